@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one error type of the crate.
+
+use crate::{HashAlgorithm, StoreDir};
+
+/// The result of this crate's fallible operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a text is not what it was expected to be, or a value cannot be what was asked for.
+///
+/// Texts that come from outside are quoted in escaped and shortened form, so that an error can be printed
+/// and kept whatever the input was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A text is not usable as a logical store directory.
+    #[error("store directory `{found}` is not usable: expected {expected}")]
+    StoreDir {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A text is not the name part of a store path.
+    #[error("store object name `{found}` is not valid: expected {expected}")]
+    Name {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A text is not the base name of a store path.
+    #[error("`{found}` is not the base name of a store path: expected {expected}")]
+    BaseName {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A path is not a store path of the given store directory.
+    #[error("`{found}` is not in the store: expected {expected} `{store_dir}`")]
+    NotInStore {
+        /// The store directory that was asked.
+        store_dir: StoreDir,
+        /// The path, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A text is not nix32 of the wanted number of bytes.
+    #[error("`{found}` is not {bytes} bytes in nix32: expected {expected}")]
+    Nix32 {
+        /// The text, shortened.
+        found: String,
+        /// How many bytes were wanted.
+        bytes: usize,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A hash algorithm has a name that is not known here.
+    #[error("unknown hash algorithm `{found}`: expected {expected}")]
+    HashAlgorithm {
+        /// The name, shortened.
+        found: String,
+        /// The names that are known.
+        expected: &'static str,
+    },
+    /// A text is not a hash in any accepted encoding.
+    #[error("`{found}` is not a hash: expected {expected}")]
+    Hash {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// A digest has the wrong number of bytes for its algorithm.
+    #[error("digest has {found} bytes: expected {expected} for {algorithm}")]
+    DigestLength {
+        /// The algorithm of the hash.
+        algorithm: HashAlgorithm,
+        /// Length of its digests, in bytes.
+        expected: usize,
+        /// Length of what was given, in bytes.
+        found: usize,
+    },
+    /// A text is not a content address.
+    #[error("`{found}` is not a content address: expected {expected}")]
+    ContentAddress {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// A content address carries a hash that is not one.
+    #[error("hash of the content address `{found}` is not valid")]
+    ContentAddressHash {
+        /// The whole content address, shortened.
+        found: String,
+        /// What is wrong with the hash.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A text is not a signature.
+    #[error("`{found}` is not a signature: expected {expected}")]
+    Signature {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+}
+
+/// Longest excerpt of a foreign text inside an error, in bytes.
+const EXCERPT: usize = 160;
+
+/// Renders foreign bytes for an error: control characters escaped, undecodable bytes replaced, the length bounded.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
+    let (head, cut) = match bytes.get(..EXCERPT) {
+        Some(head) if bytes.len() > EXCERPT => (head, true),
+        _ => (bytes, false),
+    };
+    let mut text = String::new();
+    for chunk in head.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            if character.is_control() {
+                text.extend(character.escape_debug());
+            } else {
+                text.push(character);
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            text.push('\u{fffd}');
+        }
+    }
+    if cut {
+        text.push('…');
+    }
+    text
+}

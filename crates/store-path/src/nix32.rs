@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The base-32 notation of Nix: its own alphabet, least significant digit last.
+//!
+//! The bytes are one little-endian number; digit *k* covers its bits 5*k* to 5*k*+4, and digits are written
+//! from the highest to the lowest. Five bytes are exactly eight digits, which is the unit worked in here.
+
+use crate::error::{Error, Result, excerpt};
+
+/// The 32 digits in the order of their values: no `e`, `o`, `t`, `u`.
+pub const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+
+/// Marks a byte that is no digit; every real digit is below 32.
+const NO_DIGIT: u8 = 0x80;
+
+/// The value of each byte as a digit.
+const DIGITS: [u8; 256] = {
+    let mut table = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < ALPHABET.len() {
+        table[ALPHABET[value] as usize] = value as u8;
+        value += 1;
+    }
+    table
+};
+
+/// Returns how many digits `bytes` bytes take.
+#[must_use]
+pub const fn encoded_len(bytes: usize) -> usize {
+    // Not `bytes * 8 / 5`, which could overflow.
+    bytes / 5 * 8 + (bytes % 5 * 8).div_ceil(5)
+}
+
+/// Tells whether every byte of `text` is a digit.
+#[must_use]
+pub fn is_alphabet(text: &[u8]) -> bool {
+    text.iter().fold(0, |seen, &byte| seen | DIGITS[byte as usize]) & NO_DIGIT == 0
+}
+
+/// Encodes `bytes`.
+///
+/// ```
+/// assert_eq!(superpose_store_path::nix32::encode(&[0xff]), "7z");
+/// ```
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    let mut digits = vec![0; encoded_len(bytes.len())];
+    encode_to(bytes, &mut digits);
+    digits.into_iter().map(char::from).collect()
+}
+
+/// Encodes 20 bytes, the size of a store path's hash part, without allocating.
+#[must_use]
+pub fn encode20(bytes: &[u8; 20]) -> [u8; 32] {
+    let mut digits = [0; 32];
+    encode_to(bytes, &mut digits);
+    digits
+}
+
+/// Fills `digits`, which is exactly as long as the encoding of `bytes`.
+fn encode_to(bytes: &[u8], digits: &mut [u8]) {
+    debug_assert_eq!(
+        digits.len(),
+        encoded_len(bytes.len()),
+        "the caller sized the output"
+    );
+    for (group, output) in bytes.chunks(5).zip(digits.rchunks_mut(8)) {
+        let mut number = [0; 8];
+        number[..group.len()].copy_from_slice(group);
+        let number = u64::from_le_bytes(number);
+        for (place, digit) in output.iter_mut().rev().enumerate() {
+            *digit = ALPHABET[(number >> (5 * place)) as usize & 31];
+        }
+    }
+}
+
+/// Decodes `text`, which must encode exactly `bytes` bytes.
+///
+/// # Errors
+/// If the length is not [`encoded_len`] of `bytes`, if a character is not a digit (upper case is not), or if
+/// a bit beyond the last byte is set.
+pub fn decode(text: &[u8], bytes: usize) -> Result<Vec<u8>> {
+    // The length is checked before anything is allocated by it.
+    check_len(text, bytes)?;
+    let mut output = vec![0; bytes];
+    decode_to(text, &mut output)?;
+    Ok(output)
+}
+
+/// Decodes `text`, which must encode exactly `N` bytes, without allocating.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_array<const N: usize>(text: &[u8]) -> Result<[u8; N]> {
+    let mut output = [0; N];
+    decode_to(text, &mut output)?;
+    Ok(output)
+}
+
+/// Decodes `text` into exactly `output`.
+pub(crate) fn decode_to(text: &[u8], output: &mut [u8]) -> Result<()> {
+    check_len(text, output.len())?;
+    let bytes = output.len();
+    let mut seen = 0;
+    let mut overflow = 0;
+    for (digits, group) in text.rchunks(8).zip(output.chunks_mut(5)) {
+        let mut number: u64 = 0;
+        for &digit in digits {
+            let value = DIGITS[digit as usize];
+            seen |= value;
+            number = number << 5 | u64::from(value & 31);
+        }
+        overflow |= number >> (8 * group.len());
+        group.copy_from_slice(&number.to_le_bytes()[..group.len()]);
+    }
+    let fail = |expected| Error::Nix32 {
+        found: excerpt(text),
+        bytes,
+        expected,
+    };
+    if seen & NO_DIGIT != 0 {
+        Err(fail(
+            "only the digits 0-9 and a-z without e, o, t, u, in lower case",
+        ))
+    } else if overflow != 0 {
+        Err(fail("no bit set beyond the last byte"))
+    } else {
+        Ok(())
+    }
+}
+
+fn check_len(text: &[u8], bytes: usize) -> Result<()> {
+    if text.len() == encoded_len(bytes) {
+        Ok(())
+    } else {
+        Err(Error::Nix32 {
+            found: excerpt(text),
+            bytes,
+            expected: "five bits per digit, no digit more or less",
+        })
+    }
+}
