@@ -1,3 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Developer tasks.
-fn main() {}
+//! Developer tasks of superpose: `cargo xtask <task>`. Each task is one module with its arguments beside it;
+//! nothing here is shipped, and nothing but cargo is needed to start it.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "the tasks are programs: their results go to standard output")]
+#![allow(clippy::print_stderr, reason = "the tasks are programs: their progress goes to standard error")]
+
+mod stock_nix;
+mod workspace;
+
+use anyhow::Result;
+use clap::Parser;
+
+/// Developer tasks of superpose.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    StockNix(stock_nix::Args),
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::StockNix(args) => stock_nix::run(&args),
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The small programs in `target/stock-nix/<suite>/bin`: each is one `exec` of the unpacked Nix through the
+//! unpacked dynamic loader, in an environment and with a configuration of its own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+/// The names under which the one binary is started; it chooses its job by its name.
+const PROGRAMS: [&str; 4] = ["nix", "nix-store", "nix-daemon", "nix-instantiate"];
+
+/// Nothing is built for another user, substituted or sandboxed: the programs only work on stores that a test
+/// made. An empty build hook matters because Nix would start the hook by a name that is not there.
+const CONFIGURATION: &str = "\
+experimental-features = nix-command local-overlay-store read-only-local-store
+build-users-group =
+build-hook =
+builders =
+sandbox = false
+substituters =
+";
+
+/// What would make Nix work on another store, or another library be loaded.
+const UNSET: &str = "NIX_REMOTE NIX_CONFIG NIX_STORE_DIR NIX_STATE_DIR NIX_LOG_DIR NIX_DAEMON_SOCKET_PATH \
+     NIX_PATH NIX_PROFILES NIX_SSL_CERT_FILE LD_LIBRARY_PATH LD_PRELOAD";
+
+/// Writes the programs and their configuration into `dir`; what is already as it should be is left alone, so
+/// that a program that is running at the moment is not touched.
+pub(crate) fn write_all(dir: &Path, root: &Path) -> Result<()> {
+    let loader = loader(root)?;
+    let libraries = libraries(root)?;
+    for sub in ["bin", "conf", "cache"] {
+        let path = dir.join(sub);
+        fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
+    }
+    write_if_changed(&dir.join("conf").join("nix.conf"), CONFIGURATION, 0o644)?;
+    for name in PROGRAMS {
+        let text = script(dir, root, &loader, &libraries, name)?;
+        write_if_changed(&dir.join("bin").join(name), &text, 0o755)?;
+    }
+    Ok(())
+}
+
+fn script(dir: &Path, root: &Path, loader: &Path, libraries: &[PathBuf], name: &str) -> Result<String> {
+    let libraries: Vec<&str> = libraries.iter().filter_map(|path| path.to_str()).collect();
+    let libraries = libraries.join(":");
+    Ok(format!(
+        "#!/bin/sh\n\
+         unset {UNSET}\n\
+         export LC_ALL=C NIX_USER_CONF_FILES= NIX_CONF_DIR={conf} NIX_CACHE_HOME={cache}\n\
+         exec {loader} --argv0 {name} --library-path {libraries} {program} \"$@\"\n",
+        conf = quoted(&dir.join("conf"))?,
+        cache = quoted(&dir.join("cache"))?,
+        loader = quoted(loader)?,
+        libraries = quoted(Path::new(&libraries))?,
+        program = quoted(&root.join("usr/bin/nix"))?,
+    ))
+}
+
+/// A path as one word of the shell.
+fn quoted(path: &Path) -> Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(format!("'{}'", text.replace('\'', r"'\''")))
+}
+
+/// The dynamic loader of the unpacked C library; its name tells the architecture.
+fn loader(root: &Path) -> Result<PathBuf> {
+    for dir in ["usr/lib64", "lib64", "usr/lib", "lib"] {
+        for path in entries(&root.join(dir))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with("ld-linux") && name.contains(".so") {
+                return Ok(path);
+            }
+        }
+    }
+    anyhow::bail!("no dynamic loader below {}", root.display())
+}
+
+/// The directories that hold the unpacked libraries.
+fn libraries(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for dir in ["usr/lib", "lib"] {
+        for path in entries(&root.join(dir))? {
+            if path.to_str().is_some_and(|text| text.contains("-linux-gnu")) && path.is_dir() {
+                ensure!(
+                    !path.to_string_lossy().contains([':', ';']),
+                    "{}: the dynamic loader cannot take a library path with `:` or `;`",
+                    path.display()
+                );
+                found.push(path);
+            }
+        }
+    }
+    ensure!(!found.is_empty(), "no libraries below {}", root.display());
+    Ok(found)
+}
+
+/// The sorted entries of a directory; none if it is not there.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let Ok(listing) = fs::read_dir(dir) else { return Ok(Vec::new()) };
+    let mut paths = Vec::new();
+    for entry in listing {
+        paths.push(entry.with_context(|| format!("reading {}", dir.display()))?.path());
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn write_if_changed(path: &Path, text: &str, mode: u32) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    // By rename: a shell that is reading the old text at this moment reads it to its end.
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, text).with_context(|| format!("writing {}", fresh.display()))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_blanks_and_quotes_stays_one_word() {
+        assert_eq!(quoted(Path::new("/a b/it's")).unwrap(), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn a_script_starts_the_loader_in_a_clean_environment() {
+        let dir = Path::new("/t");
+        let libraries = [PathBuf::from("/t/root/l1"), PathBuf::from("/t/root/l2")];
+        let text =
+            script(dir, Path::new("/t/root"), Path::new("/t/root/ld.so"), &libraries, "nix-store").unwrap();
+        assert!(text.contains("unset NIX_REMOTE "), "{text}");
+        assert!(text.contains("NIX_CONF_DIR='/t/conf'"), "{text}");
+        let last = "exec '/t/root/ld.so' --argv0 nix-store --library-path '/t/root/l1:/t/root/l2' \
+             '/t/root/usr/bin/nix' \"$@\"\n";
+        assert!(text.ends_with(last), "{text}");
+    }
+}
