@@ -2,8 +2,14 @@
 //! Developer tasks of superpose: `cargo xtask <task>`. Each task is one module with its arguments beside it;
 //! nothing here is shipped, and nothing but cargo is needed to start it.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "the tasks are programs: their results go to standard output")]
-#![allow(clippy::print_stderr, reason = "the tasks are programs: their progress goes to standard error")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the tasks are programs: their results go to standard output"
+)]
+#![allow(
+    clippy::print_stderr,
+    reason = "the tasks are programs: their progress goes to standard error"
+)]
 
 mod stock_nix;
 mod workspace;

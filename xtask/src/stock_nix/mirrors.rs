@@ -31,7 +31,11 @@ impl Mirror {
 pub(crate) fn of_this_machine() -> Result<Vec<Mirror>> {
     let mut mirrors = Vec::new();
     for (is_deb822, text) in source_lists()? {
-        let found = if is_deb822 { from_deb822(&text) } else { from_one_line(&text) };
+        let found = if is_deb822 {
+            from_deb822(&text)
+        } else {
+            from_one_line(&text)
+        };
         for mirror in found {
             if !mirrors.contains(&mirror) {
                 mirrors.push(mirror);
@@ -47,8 +51,11 @@ pub(crate) fn of_this_machine() -> Result<Vec<Mirror>> {
 
 /// Reads the host names of every package source of the machine, Debian's or not.
 pub(crate) fn hosts_of_this_machine() -> Result<Vec<String>> {
-    let mut hosts: Vec<String> =
-        source_lists()?.iter().flat_map(|(_, text)| hosts(text)).map(str::to_owned).collect();
+    let mut hosts: Vec<String> = source_lists()?
+        .iter()
+        .flat_map(|(_, text)| hosts(text))
+        .map(str::to_owned)
+        .collect();
     hosts.sort_unstable();
     hosts.dedup();
     Ok(hosts)
@@ -95,7 +102,9 @@ fn one_line(line: &str) -> Option<Mirror> {
     rest = rest.trim_start();
     if let Some(inside) = rest.strip_prefix('[') {
         let (options, after) = inside.split_once(']')?;
-        keyring = options.split_whitespace().find_map(|option| option.strip_prefix("signed-by="));
+        keyring = options
+            .split_whitespace()
+            .find_map(|option| option.strip_prefix("signed-by="));
         rest = after;
     }
     mirror(rest.split_whitespace().next()?, keyring)
@@ -125,7 +134,12 @@ fn from_deb822(text: &str) -> Vec<Mirror> {
 }
 
 fn stanza_mirrors(stanza: &[(String, String)]) -> Vec<Mirror> {
-    let field = |name: &str| stanza.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let field = |name: &str| {
+        stanza
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let is_off = field("enabled").is_some_and(|value| value.eq_ignore_ascii_case("no"));
     let has_binaries = field("types").is_some_and(|value| value.split_whitespace().any(|kind| kind == "deb"));
     if is_off || !has_binaries {
@@ -145,7 +159,10 @@ fn mirror(uri: &str, keyring: Option<&str>) -> Option<Mirror> {
     }
     let is_path = |text: &&str| text.starts_with('/') && !text.contains([',', ' ', '\t', '\n', ']']);
     let keyring = keyring.filter(is_path).unwrap_or(KEYRING);
-    Some(Mirror { uri: uri.to_owned(), keyring: keyring.to_owned() })
+    Some(Mirror {
+        uri: uri.to_owned(),
+        keyring: keyring.to_owned(),
+    })
 }
 
 /// Every host that follows `://` in a text.
@@ -162,7 +179,10 @@ mod tests {
     use super::*;
 
     fn made(uri: &str, keyring: &str) -> Mirror {
-        Mirror { uri: uri.to_owned(), keyring: keyring.to_owned() }
+        Mirror {
+            uri: uri.to_owned(),
+            keyring: keyring.to_owned(),
+        }
     }
 
     #[test]
@@ -202,7 +222,8 @@ mod tests {
 
     #[test]
     fn hosts_without_user_and_port() {
-        let text = "deb http://one.example/debian x\nURIs: https://user@two.example:80/y\ndeb file:///srv/debian z";
+        let text =
+            "deb http://one.example/debian x\nURIs: https://user@two.example:80/y\ndeb file:///srv/debian z";
         assert_eq!(hosts(text).collect::<Vec<_>>(), ["one.example", "two.example"]);
     }
 }

@@ -55,14 +55,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let base = workspace::fetched().join("stock-nix");
     let mut missing = Vec::new();
     for suite in args.suite.names() {
-        let place = Place { suite, dir: base.join(suite) };
+        let place = Place {
+            suite,
+            dir: base.join(suite),
+        };
         match place.present()? {
             Some(version) => println!("{suite}: {version} in {}", place.dir.display()),
             None if args.check => missing.push(*suite),
             None => println!("{suite}: {} in {}", place.make()?, place.dir.display()),
         }
     }
-    ensure!(missing.is_empty(), "not fetched: {}; run `cargo xtask stock-nix`", missing.join(", "));
+    ensure!(
+        missing.is_empty(),
+        "not fetched: {}; run `cargo xtask stock-nix`",
+        missing.join(", ")
+    );
     Ok(())
 }
 
@@ -84,8 +91,12 @@ impl Place<'_> {
     /// The version that is unpacked, or `None` if the work was never finished. The programs hold absolute
     /// paths, so they are written again if the work tree has moved.
     fn present(&self) -> Result<Option<String>> {
-        let Ok(stamp) = fs::read_to_string(self.stamp()) else { return Ok(None) };
-        let Some((FORMAT, version)) = stamp.trim_end().split_once(' ') else { return Ok(None) };
+        let Ok(stamp) = fs::read_to_string(self.stamp()) else {
+            return Ok(None);
+        };
+        let Some((FORMAT, version)) = stamp.trim_end().split_once(' ') else {
+            return Ok(None);
+        };
         wrapper::write_all(&self.dir, &self.root())?;
         Ok(Some(version.to_owned()))
     }
@@ -122,7 +133,11 @@ impl Place<'_> {
                 Err(error) => failures.push(format!("{}: {error:#}", mirror.uri)),
             }
         }
-        bail!("no mirror of this machine gave nix-bin of {}:\n{}", self.suite, failures.join("\n"))
+        bail!(
+            "no mirror of this machine gave nix-bin of {}:\n{}",
+            self.suite,
+            failures.join("\n")
+        )
     }
 
     fn download_from(
@@ -139,10 +154,18 @@ impl Place<'_> {
         fs::write(&config, apt_configuration(apt)?)?;
         // An empty status: nothing counts as installed, so the whole closure of dependencies is downloaded.
         fs::write(apt.join("status"), "")?;
-        fs::write(apt.join("sources.list"), mirror.source_line(self.suite, architecture))?;
+        fs::write(
+            apt.join("sources.list"),
+            mirror.source_line(self.suite, architecture),
+        )?;
         eprintln!("{}: downloading nix-bin and what it depends on", self.suite);
         cmd!(shell, "apt-get -qq -c {config} update").quiet().run()?;
-        cmd!(shell, "apt-get -qq -y -c {config} --download-only install nix-bin").quiet().run()?;
+        cmd!(
+            shell,
+            "apt-get -qq -y -c {config} --download-only install nix-bin"
+        )
+        .quiet()
+        .run()?;
         let mut archives = shell.read_dir(apt.join("cache/archives"))?;
         archives.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
         ensure!(!archives.is_empty(), "apt-get downloaded nothing");

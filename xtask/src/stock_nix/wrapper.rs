@@ -11,12 +11,11 @@ use anyhow::{Context, Result, ensure};
 /// The names under which the one binary is started; it chooses its job by its name.
 const PROGRAMS: [&str; 4] = ["nix", "nix-store", "nix-daemon", "nix-instantiate"];
 
-/// Nothing is built for another user, substituted or sandboxed: the programs only work on stores that a test
-/// made. An empty build hook matters because Nix would start the hook by a name that is not there.
+/// Nothing is built for another user, built elsewhere, substituted or sandboxed: the programs only work on
+/// stores that a test made.
 const CONFIGURATION: &str = "\
 experimental-features = nix-command local-overlay-store read-only-local-store
 build-users-group =
-build-hook =
 builders =
 sandbox = false
 substituters =
@@ -43,16 +42,20 @@ pub(crate) fn write_all(dir: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The text of one program. `NIX_BIN_DIR` is for the build hook, which Nix otherwise looks for in the file that
+/// the kernel started: the loader.
 fn script(dir: &Path, root: &Path, loader: &Path, libraries: &[PathBuf], name: &str) -> Result<String> {
     let libraries: Vec<&str> = libraries.iter().filter_map(|path| path.to_str()).collect();
     let libraries = libraries.join(":");
     Ok(format!(
         "#!/bin/sh\n\
          unset {UNSET}\n\
-         export LC_ALL=C NIX_USER_CONF_FILES= NIX_CONF_DIR={conf} NIX_CACHE_HOME={cache}\n\
+         export LC_ALL=C NIX_USER_CONF_FILES= NIX_CONF_DIR={conf} NIX_CACHE_HOME={cache} \
+         NIX_BIN_DIR={bin}\n\
          exec {loader} --argv0 {name} --library-path {libraries} {program} \"$@\"\n",
         conf = quoted(&dir.join("conf"))?,
         cache = quoted(&dir.join("cache"))?,
+        bin = quoted(&dir.join("bin"))?,
         loader = quoted(loader)?,
         libraries = quoted(Path::new(&libraries))?,
         program = quoted(&root.join("usr/bin/nix"))?,
@@ -61,7 +64,9 @@ fn script(dir: &Path, root: &Path, loader: &Path, libraries: &[PathBuf], name: &
 
 /// A path as one word of the shell.
 fn quoted(path: &Path) -> Result<String> {
-    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    let text = path
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))?;
     Ok(format!("'{}'", text.replace('\'', r"'\''")))
 }
 
@@ -69,7 +74,10 @@ fn quoted(path: &Path) -> Result<String> {
 fn loader(root: &Path) -> Result<PathBuf> {
     for dir in ["usr/lib64", "lib64", "usr/lib", "lib"] {
         for path in entries(&root.join(dir))? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if name.starts_with("ld-linux") && name.contains(".so") {
                 return Ok(path);
             }
@@ -99,10 +107,16 @@ fn libraries(root: &Path) -> Result<Vec<PathBuf>> {
 
 /// The sorted entries of a directory; none if it is not there.
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let Ok(listing) = fs::read_dir(dir) else { return Ok(Vec::new()) };
+    let Ok(listing) = fs::read_dir(dir) else {
+        return Ok(Vec::new());
+    };
     let mut paths = Vec::new();
     for entry in listing {
-        paths.push(entry.with_context(|| format!("reading {}", dir.display()))?.path());
+        paths.push(
+            entry
+                .with_context(|| format!("reading {}", dir.display()))?
+                .path(),
+        );
     }
     paths.sort_unstable();
     Ok(paths)
@@ -132,8 +146,14 @@ mod tests {
     fn a_script_starts_the_loader_in_a_clean_environment() {
         let dir = Path::new("/t");
         let libraries = [PathBuf::from("/t/root/l1"), PathBuf::from("/t/root/l2")];
-        let text =
-            script(dir, Path::new("/t/root"), Path::new("/t/root/ld.so"), &libraries, "nix-store").unwrap();
+        let text = script(
+            dir,
+            Path::new("/t/root"),
+            Path::new("/t/root/ld.so"),
+            &libraries,
+            "nix-store",
+        )
+        .unwrap();
         assert!(text.contains("unset NIX_REMOTE "), "{text}");
         assert!(text.contains("NIX_CONF_DIR='/t/conf'"), "{text}");
         let last = "exec '/t/root/ld.so' --argv0 nix-store --library-path '/t/root/l1:/t/root/l2' \
