@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one error type of the crate.
 
-use crate::{HashAlgorithm, StoreDir};
+use std::sync::Arc;
+
+use crate::{ContentMethod, HashAlgorithm, Name, StoreDir, StorePath};
 
 /// The result of this crate's fallible operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -10,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// Texts that come from outside are quoted in escaped and shortened form, so that an error can be printed
 /// and kept whatever the input was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A text is not usable as a logical store directory.
@@ -107,6 +109,81 @@ pub enum Error {
         found: String,
         /// What it should have been.
         expected: &'static str,
+    },
+    /// A content address, or references, that no object can have.
+    #[error("no path for `{name}` with method {method:?} and {algorithm}: {problem}")]
+    ContentPath {
+        /// The name of the object.
+        name: Name,
+        /// The method of its content address.
+        method: ContentMethod,
+        /// The algorithm of its content address.
+        algorithm: HashAlgorithm,
+        /// The rule that forbids it.
+        problem: &'static str,
+    },
+    /// The text of a derivation does not follow the syntax.
+    #[error("derivation `{name}`: expected {expected} at byte {offset}, found `{found}`")]
+    DerivationSyntax {
+        /// The name of the derivation, without `.drv`.
+        name: String,
+        /// Where in the file, in bytes.
+        offset: usize,
+        /// What should stand there.
+        expected: &'static str,
+        /// What stands there, shortened.
+        found: String,
+    },
+    /// A field of a derivation holds something that is not of its type.
+    #[error("derivation `{name}`: the field that ends before byte {offset} is not valid")]
+    DerivationField {
+        /// The name of the derivation, without `.drv`.
+        name: String,
+        /// The first byte after the field.
+        offset: usize,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A derivation is well-formed, but says something that does not follow from its inputs.
+    #[error("derivation `{drv}` is not consistent: {subject} should be {expected}, found `{found}`")]
+    DerivationInconsistent {
+        /// The name of the derivation, or its base name where that is known.
+        drv: String,
+        /// Which of its parts.
+        subject: String,
+        /// What that should be.
+        expected: String,
+        /// What it is, shortened.
+        found: String,
+    },
+    /// A derivation needed for the hash of another one is not usable.
+    #[error("input derivation `{path}` cannot be used")]
+    InputDerivation {
+        /// The input.
+        path: StorePath,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The caller could not supply an input derivation.
+    #[error("cannot read input derivation `{path}`")]
+    ReadDerivation {
+        /// The input.
+        path: StorePath,
+        /// What the caller said.
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// Something exceeds a bound that protects memory.
+    #[error("{subject} is too large: expected at most {limit} {unit}")]
+    TooLarge {
+        /// What is too large.
+        subject: String,
+        /// The bound.
+        limit: usize,
+        /// What the bound counts.
+        unit: &'static str,
     },
 }
 

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 mod content_address;
+mod content_path;
+mod derivation;
 mod error;
 mod hash;
 mod lexical;
@@ -13,8 +15,12 @@ mod store_dir;
 mod store_path;
 
 pub use content_address::{ContentAddress, ContentMethod};
+pub use content_path::{DEFAULT_OUTPUT, References, output_name};
+pub use derivation::{
+    Derivation, DerivationKind, DerivationOutput, MAX_DERIVATION_LEN, ModuloMemo, ReadDerivation,
+};
 pub use error::{Error, Result};
-pub use hash::{Hash, HashAlgorithm, HashEncoding, Hasher, hash_bytes};
+pub use hash::{Hash, HashAlgorithm, HashEncoding, Hasher, ModuloGeneration, ModuloHasher, hash_bytes};
 pub use name::{MAX_NAME_LEN, Name};
 pub use signature::Signature;
 pub use store_dir::{DisplayPath, StoreDir};

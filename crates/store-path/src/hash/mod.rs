@@ -2,6 +2,7 @@
 //! Typed hashes and their text forms.
 
 mod hasher;
+mod modulo;
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +10,7 @@ use std::str::FromStr;
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 pub use self::hasher::{Hasher, hash_bytes};
+pub use self::modulo::{ModuloGeneration, ModuloHasher};
 use crate::error::{Error, Result, excerpt};
 use crate::nix32;
 
