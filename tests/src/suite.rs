@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A suite: trials with their needs, run by libtest-mimic, and a report for `cargo xtask test`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
+use serde_json::json;
+
+use crate::{Machine, Need, private_mounts};
+
+/// Names the file that the report is written to.
+const REPORT: &str = "SUPERPOSE_TEST_REPORT";
+
+/// Which of the suites it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Needs nothing; runs as whoever starts it.
+    Host,
+    /// Real mounts, in a mount namespace of its own.
+    Root,
+    /// Stock Nix beside superpose; in a mount namespace of its own where root is to be had.
+    Stock,
+}
+
+/// The trials of one tier.
+#[derive(Debug)]
+pub struct Suite {
+    arguments: Arguments,
+    machine: Machine,
+    trials: Vec<Trial>,
+    skipped: Arc<Mutex<Vec<Skipped>>>,
+}
+
+#[derive(Debug)]
+struct Skipped {
+    name: String,
+    reason: String,
+}
+
+impl Suite {
+    /// Reads the command line and looks at the machine. The root and stock tiers restart the process here, in
+    /// a mount namespace of its own, so this comes first in `main`.
+    #[must_use]
+    pub fn start(tier: Tier) -> Self {
+        let private_mounts = match tier {
+            Tier::Host => Some("the host tier changes no mounts of the machine".to_owned()),
+            Tier::Root | Tier::Stock => private_mounts::enter(),
+        };
+        Self {
+            arguments: Arguments::from_args(),
+            machine: Machine::detect(private_mounts),
+            trials: Vec::new(),
+            skipped: Arc::default(),
+        }
+    }
+
+    /// Adds one trial; [`trials!`](crate::trials) makes the name from the function's.
+    pub fn add(&mut self, name: &str, needs: &[Need], body: fn() -> anyhow::Result<()>) {
+        let missing = needs
+            .iter()
+            .find_map(|&need| Some((need, self.machine.missing(need)?)));
+        let trial = match missing {
+            None => Trial::test(name, move || {
+                body().map_err(|error| Failed::from(format!("{error:#}")))
+            }),
+            Some((need, reason)) if self.machine.requires(need) => {
+                let word = need.word();
+                Trial::test(name, move || {
+                    Err(format!("SUPERPOSE_REQUIRE names {word}: {reason}").into())
+                })
+            }
+            Some((_, reason)) => {
+                let skipped = Skipped {
+                    name: name.to_owned(),
+                    reason: reason.clone(),
+                };
+                let list = Arc::clone(&self.skipped);
+                Trial::ignorable_test(name, move || {
+                    // Trials that the filter leaves out never come here, and are not counted.
+                    list.lock().unwrap_or_else(PoisonError::into_inner).push(skipped);
+                    Ok(Completion::ignored_with(reason))
+                })
+            }
+        };
+        self.trials.push(trial);
+    }
+
+    /// Runs the trials that the command line asks for.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        let is_listing = self.arguments.list;
+        let conclusion = libtest_mimic::run(&self.arguments, self.trials);
+        if let Some(path) = std::env::var_os(REPORT).filter(|_| !is_listing) {
+            let skipped = self.skipped.lock().unwrap_or_else(PoisonError::into_inner);
+            if write_report(Path::new(&path), &conclusion, &skipped).is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+        conclusion.exit_code()
+    }
+}
+
+fn write_report(path: &Path, conclusion: &Conclusion, skipped: &[Skipped]) -> std::io::Result<()> {
+    let skipped: Vec<_> = skipped
+        .iter()
+        .map(|skip| json!({ "name": skip.name, "reason": skip.reason }))
+        .collect();
+    let report = json!({
+        "passed": conclusion.num_passed,
+        "failed": conclusion.num_failed,
+        "skipped": skipped,
+    });
+    std::fs::write(path, report.to_string())
+}
+
+/// Hands functions to a suite as trials that share their needs; each is named after its module and itself.
+///
+/// ```no_run
+/// use superpose_tests::{Need, Suite, Tier, trials};
+///
+/// fn shell_runs() -> anyhow::Result<()> {
+///     anyhow::ensure!(std::process::Command::new("true").status()?.success());
+///     Ok(())
+/// }
+///
+/// let mut suite = Suite::start(Tier::Root);
+/// trials!(suite, [Need::Root], shell_runs);
+/// ```
+#[macro_export]
+macro_rules! trials {
+    ($suite:expr, $needs:expr, $($body:ident),+ $(,)?) => {
+        $($suite.add(concat!(module_path!(), "::", stringify!($body)), &$needs, $body);)+
+    };
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Root tier: real mounts, in a mount namespace that only this process and its children see.
+#![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
+
+mod smoke;
+
+use std::process::ExitCode;
+
+use superpose_tests::{Suite, Tier};
+
+fn main() -> ExitCode {
+    let mut suite = Suite::start(Tier::Root);
+    smoke::register(&mut suite);
+    suite.run()
+}
