@@ -175,6 +175,49 @@ pub enum Error {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A text is not a store URL.
+    #[error("cannot parse store URL `{found}`: expected {expected}")]
+    StoreUrl {
+        /// The text, shortened.
+        found: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// The store URL inside a setting is not usable.
+    #[error("store URL in the setting `{key}` is not usable")]
+    NestedStoreUrl {
+        /// The name of the setting.
+        key: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: Box<Error>,
+    },
+    /// A store URL is of a kind that cannot be used here.
+    #[error("store `{url}` cannot be used: expected {expected}")]
+    UnsupportedStore {
+        /// The URL, shortened.
+        url: String,
+        /// What can be.
+        expected: &'static str,
+    },
+    /// A setting of a store URL has a value that is not of its type.
+    #[error("setting `{key}` is `{found}`: expected {expected}")]
+    Setting {
+        /// The name of the setting.
+        key: &'static str,
+        /// What its value should be.
+        expected: &'static str,
+        /// What it is, shortened.
+        found: String,
+    },
+    /// A setting that has no default is not given.
+    #[error("setting `{key}` is missing: expected {expected}")]
+    MissingSetting {
+        /// The name of the setting.
+        key: &'static str,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// Something exceeds a bound that protects memory.
     #[error("{subject} is too large: expected at most {limit} {unit}")]
     TooLarge {

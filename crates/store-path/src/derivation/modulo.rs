@@ -179,15 +179,15 @@ impl ModuloMemo {
     fn hash(&self, derivation: &Derivation, dir: &StoreDir, outputs: OutputPaths) -> Result<Option<Hash>> {
         let mut inputs = Inputs::new();
         for (path, names) in &derivation.input_drvs {
-            if names.is_empty() {
-                // Nix hashes the pairs of input and output; without an output there is no pair.
-                continue;
-            }
             let (hash, fixed) = match self.known.get(path) {
                 Some(Standing::InputAddressed(hash)) => (hash, false),
                 Some(Standing::Fixed(hash)) => (hash, true),
                 Some(Standing::Unknown | Standing::Waiting) | None => return Ok(None),
             };
+            if names.is_empty() {
+                // Nix hashes the pairs of input and output; without an output there is no pair.
+                continue;
+            }
             let used = inputs.entry(hash.render_bare(HashEncoding::Base16)).or_default();
             if !fixed {
                 used.extend(names.iter().cloned());
