@@ -11,21 +11,36 @@
     reason = "the tasks are programs: their progress goes to standard error"
 )]
 
+mod cargo_run;
+mod lint;
 mod stock_nix;
+mod test;
 mod workspace;
 
-use anyhow::Result;
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Developer tasks of superpose.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    Lint(lint::Args),
     StockNix(stock_nix::Args),
+    Test(test::Args),
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    let done = match Task::parse() {
+        Task::Lint(args) => lint::run(&args),
         Task::StockNix(args) => stock_nix::run(&args),
+        Task::Test(args) => test::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }

@@ -16,6 +16,7 @@ use xshell::{Shell, cmd};
 
 use crate::workspace;
 use mirrors::Mirror;
+pub(crate) use mirrors::hosts_of_this_machine as package_hosts;
 
 /// Changes whenever what is made from the packages changes, so that old trees are made anew.
 const FORMAT: &str = "1";
