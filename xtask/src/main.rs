@@ -33,14 +33,11 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Lint(args) => lint::run(&args),
-        Task::StockNix(args) => stock_nix::run(&args),
+        Task::StockNix(args) => stock_nix::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -10,9 +10,9 @@ mod modules;
 mod tree;
 mod words;
 
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args as ClapArgs;
 
 use crate::{cargo_run, workspace};
@@ -57,13 +57,13 @@ enum Outcome {
 }
 
 /// Runs the task.
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let tree = Tree::read(&workspace::root())?;
     let metadata = cargo_run::metadata()?;
     let edges = edges::read(&metadata)?;
     if args.bless {
         edges::bless(&workspace::root(), &edges)?;
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let roots = modules::crate_roots(&metadata, &workspace::root())?;
     let mut report = Report::default();
@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         );
     }
     report.add("licences, bans, sources", deny()?);
-    report.finish()
+    Ok(report.finish())
 }
 
 fn clippy() -> Command {
@@ -166,12 +166,15 @@ impl Report {
         }
     }
 
-    fn finish(self) -> Result<()> {
+    fn finish(self) -> ExitCode {
         println!(
             "lint: {} clean, {} faulty, {} skipped",
             self.clean, self.faulty, self.skipped
         );
-        ensure!(self.faulty == 0, "{} checks found something", self.faulty);
-        Ok(())
+        if self.faulty == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
     }
 }

@@ -6,7 +6,7 @@ mod tally;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitCode, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,8 @@ impl Tier {
     }
 }
 
-/// Runs the task.
-pub(crate) fn run(args: &Args) -> Result<()> {
+/// Runs the task. The last line that it prints is the sum.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let tiers: &[Tier] = if args.tier.is_empty() {
         &Tier::ALL
     } else {
@@ -75,9 +75,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for Skip { name, reason } in &total.skipped {
         println!("skipped {name}: {reason}");
     }
+    ensure!(
+        total.count() > 0,
+        "nothing ran: no test has the filter in its name"
+    );
     println!("{total}");
-    ensure!(total.failed == 0, "{} failed", total.failed);
-    Ok(())
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The tests of the crates themselves: as they are used, then those that have features with all of them, then

@@ -22,6 +22,11 @@ pub(crate) struct Skip {
 }
 
 impl Tally {
+    /// How many tests it speaks of, run or skipped.
+    pub(crate) fn count(&self) -> u64 {
+        self.passed + self.failed + self.skipped.len() as u64
+    }
+
     pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;
