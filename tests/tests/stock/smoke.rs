@@ -48,6 +48,11 @@ fn local_store(stock: StockNix, version: &str) -> Result<()> {
         "{said}"
     );
 
+    // Without a store on the command line it has none: never the machine's own.
+    let roots = ["--query", "--roots", "/nix/store/z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-a.txt"];
+    let lost = stock.program("nix-store").args(roots).exit_with(1)?;
+    ensure!(lost.errors().contains("dummy"), "{lost}");
+
     let scratch = Scratch::new()?;
     let store = scratch.join("store");
     stock.nix_store(&store).arg("--init").succeed()?;

@@ -12,12 +12,14 @@ use anyhow::{Context, Result, ensure};
 const PROGRAMS: [&str; 4] = ["nix", "nix-store", "nix-daemon", "nix-instantiate"];
 
 /// Nothing is built for another user, built elsewhere, substituted or sandboxed: the programs only work on
-/// stores that a test made.
+/// stores that a test made. Without `--store` there is none: `nix-store` opens its store for any word on the
+/// command line (2.26 even for `--version`), and would make one of the machine's `/nix`.
 const CONFIGURATION: &str = "\
 experimental-features = nix-command local-overlay-store read-only-local-store
 build-users-group =
 builders =
 sandbox = false
+store = dummy://
 substituters =
 ";
 
