@@ -49,7 +49,11 @@ fn local_store(stock: StockNix, version: &str) -> Result<()> {
     );
 
     // Without a store on the command line it has none: never the machine's own.
-    let roots = ["--query", "--roots", "/nix/store/z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-a.txt"];
+    let roots = [
+        "--query",
+        "--roots",
+        "/nix/store/z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-a.txt",
+    ];
     let lost = stock.program("nix-store").args(roots).exit_with(1)?;
     ensure!(lost.errors().contains("dummy"), "{lost}");
 
