@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::workspace;
@@ -39,6 +39,19 @@ pub(crate) fn shown(mut command: Command) -> Result<(ExitStatus, String)> {
     Ok((child.wait()?, text))
 }
 
+/// Runs to the end, which must be a good one; standard output is returned, not shown.
+pub(crate) fn read(mut command: Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("starting {}", described(&command)))?;
+    ensure!(
+        output.status.success(),
+        "{} failed ({})",
+        described(&command),
+        output.status
+    );
+    String::from_utf8(output.stdout).with_context(|| format!("what {} says", described(&command)))
+}
+
 /// A program that cargo built.
 pub(crate) struct Built {
     /// The name of its target: of the program, or of the suite.
@@ -49,20 +62,9 @@ pub(crate) struct Built {
 /// Builds, and returns the programs that the given arguments make.
 pub(crate) fn build(args: &[&str]) -> Result<Vec<Built>> {
     let mut command = cargo(args);
-    command
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit());
+    command.arg("--message-format=json-render-diagnostics");
     eprintln!("$ {}", described(&command));
-    let output = command
-        .output()
-        .with_context(|| format!("starting {}", described(&command)))?;
-    ensure!(
-        output.status.success(),
-        "{} failed ({})",
-        described(&command),
-        output.status
-    );
-    let messages = String::from_utf8(output.stdout).context("what cargo says of a build")?;
+    let messages = read(command)?;
     Ok(messages.lines().filter_map(built).collect())
 }
 
@@ -77,15 +79,8 @@ fn built(message: &str) -> Option<Built> {
 
 /// What cargo knows of the workspace itself, its dependencies left out.
 pub(crate) fn metadata() -> Result<Value> {
-    let mut command = cargo(&["metadata", "--format-version", "1", "--no-deps"]);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .context("starting cargo metadata")?;
-    if !output.status.success() {
-        bail!("cargo metadata failed ({})", output.status);
-    }
-    serde_json::from_slice(&output.stdout).context("what cargo metadata says")
+    let text = read(cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    serde_json::from_str(&text).context("what cargo metadata says")
 }
 
 fn described(command: &Command) -> String {

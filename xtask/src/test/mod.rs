@@ -133,14 +133,37 @@ fn unit_tests(selection: &[&str], filter: Option<&str>) -> Result<Tally> {
         Ok(text) => Tally::from_junit(&text)?,
         Err(_) => Tally::default(), // Nothing ran: nothing is left by the filter, or nothing could be built.
     };
-    checked(tally, status, "cargo nextest")
+    let mut tally = checked(tally, status, "cargo nextest")?;
+    let mut list = cargo_run::cargo(&["nextest", "list", "--run-ignored=only", "--message-format=json"]);
+    list.arg("--cargo-quiet").args(selection).args(filter);
+    tally.skipped = Tally::skips_from_nextest_list(&cargo_run::read(list)?)?;
+    Ok(as_required(tally))
+}
+
+/// A suite inside a crate leaves out what the machine cannot do: mounts. Where those are required, that is a
+/// failure, as in the suites over the program.
+fn as_required(mut tally: Tally) -> Tally {
+    let is_required = workspace::required()
+        .iter()
+        .any(|need| matches!(need.as_str(), "root" | "userns"));
+    if is_required {
+        for Skip { name, reason } in tally.skipped.drain(..) {
+            println!("FAILED {name}: {reason}, but SUPERPOSE_REQUIRE wants it");
+            tally.failed += 1;
+        }
+    }
+    tally
 }
 
 fn libtest(selection: &[&str], filter: Option<&str>) -> Result<Tally> {
     let mut command = cargo_run::cargo(&["test", "--no-fail-fast"]);
     command.args(selection).arg("--").args(filter);
     let (status, text) = cargo_run::shown(command)?;
-    checked(Tally::from_libtest(&text)?, status, "cargo test")
+    Ok(as_required(checked(
+        Tally::from_libtest(&text)?,
+        status,
+        "cargo test",
+    )?))
 }
 
 /// A run that failed without a failed test could not build or start something: that is no result at all.

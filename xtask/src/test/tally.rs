@@ -56,9 +56,35 @@ impl Tally {
         })
     }
 
-    /// Adds up the `test result:` lines of the standard runner.
+    /// Reads what nextest leaves out because a suite says that it cannot run here.
+    pub(crate) fn skips_from_nextest_list(text: &str) -> Result<Vec<Skip>> {
+        let list: Value = serde_json::from_str(text).context("the list of nextest")?;
+        let mut skips = Vec::new();
+        for suite in list["rust-suites"]
+            .as_object()
+            .context("`rust-suites` in the list of nextest")?
+            .values()
+        {
+            for (name, test) in suite["testcases"].as_object().context("`testcases` of a suite")? {
+                if test["ignored"] == true && test["filter-match"]["status"] == "matches" {
+                    skips.push(Skip::from_name(name));
+                }
+            }
+        }
+        Ok(skips)
+    }
+
+    /// Adds up the `test result:` lines of the standard runner, and collects what it calls ignored.
     pub(crate) fn from_libtest(text: &str) -> Result<Self> {
         let mut tally = Self::default();
+        for line in text.lines().filter_map(|line| line.trim().strip_prefix("test ")) {
+            if let Some((name, "ignored")) = line
+                .split_once(" ... ")
+                .map(|(name, end)| (name, first_word(end)))
+            {
+                tally.skipped.push(Skip::from_name(name.trim()));
+            }
+        }
         for line in text
             .lines()
             .filter_map(|line| line.trim().strip_prefix("test result: "))
@@ -105,6 +131,24 @@ impl Tally {
     }
 }
 
+impl Skip {
+    /// A suite inside a crate has only the test's name to say why: `name [ignored: reason]`.
+    fn from_name(name: &str) -> Self {
+        let parts = name
+            .strip_suffix(']')
+            .and_then(|name| name.split_once(" [ignored: "));
+        let (name, reason) = parts.unwrap_or((name, "its suite says that it cannot run here"));
+        Self {
+            name: name.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split([' ', ',']).next().unwrap_or_default()
+}
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -146,6 +190,23 @@ mod tests {
             noise\ntest result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out\n";
         assert_eq!(Tally::from_libtest(text).unwrap(), counted(3, 3));
         assert!(Tally::from_libtest("test result: nonsense").is_err());
+    }
+
+    #[test]
+    fn what_a_suite_inside_a_crate_leaves_out_is_collected() {
+        let expected = [Skip {
+            name: "mounts".to_owned(),
+            reason: "no namespace".to_owned(),
+        }];
+        let list = r#"{"rust-suites":{"a::b":{"testcases":{
+            "mounts [ignored: no namespace]":{"ignored":true,"filter-match":{"status":"matches"}},
+            "other":{"ignored":true,"filter-match":{"status":"mismatch","reason":"string"}},
+            "ran":{"ignored":false,"filter-match":{"status":"matches"}}}}}}"#;
+        assert_eq!(Tally::skips_from_nextest_list(list).unwrap(), expected);
+        let output = "test ran ... ok\ntest mounts [ignored: no namespace] ... ignored\n\
+            test result: ok. 1 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n";
+        let tally = Tally::from_libtest(output).unwrap();
+        assert_eq!((tally.passed, tally.skipped.as_slice()), (1, expected.as_slice()));
     }
 
     #[test]
