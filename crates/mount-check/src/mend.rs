@@ -39,35 +39,39 @@ impl<'a> Mender<'a> {
 
     /// Makes the mount where nothing is mounted yet.
     pub(crate) fn mount(&self) -> Vec<Mend> {
-        vec![
-            Mend::Advice("let `superpose mount` make the mount, or by hand:".to_owned()),
-            Mend::Run(words(&["mkdir", "-p", "--"], &[&self.work()])),
-            Mend::Run(self.mount_words()),
-        ]
+        self.mount_after(Vec::new())
+    }
+
+    /// The commands that make the mount, after others that clear the way.
+    fn mount_after(&self, clear: Vec<Vec<OsString>>) -> Vec<Mend> {
+        let mut mend = vec![Mend::Advice(
+            "let `superpose mount` do it, or by hand:".to_owned(),
+        )];
+        mend.extend(clear.into_iter().map(Mend::Run));
+        mend.push(Mend::Run(words(&["mkdir", "-p", "--"], &[&self.work()])));
+        mend.push(Mend::Run(self.mount_words()));
+        mend
+    }
+
+    fn unmount_words(&self) -> Vec<OsString> {
+        words(&["umount", "--"], &[&self.mount_point])
     }
 
     /// Undoes what is mounted and makes the right mount.
     pub(crate) fn mount_again(&self) -> Vec<Mend> {
-        let mut mend = vec![Mend::Run(words(&["umount", "--"], &[&self.mount_point]))];
-        mend.extend(self.mount());
-        mend
+        self.mount_after(vec![self.unmount_words()])
     }
 
     pub(crate) fn make_mount_point(&self) -> Vec<Mend> {
-        let mut mend = vec![Mend::Run(words(&["mkdir", "-p", "--"], &[&self.mount_point]))];
-        mend.extend(self.mount());
-        mend
+        self.mount_after(vec![words(&["mkdir", "-p", "--"], &[&self.mount_point])])
     }
 
     pub(crate) fn make_upper(&self) -> Vec<Mend> {
-        let mut mend = vec![Mend::Advice(
-            "name the upper layer directory of the mount; or make a new one:".to_owned(),
-        )];
-        mend.push(Mend::Run(words(
-            &["mkdir", "-p", "--"],
-            &[&absolute(self.expected.upper)],
-        )));
-        mend.extend(self.mount_again());
+        let make = words(&["mkdir", "-p", "--"], &[&absolute(self.expected.upper)]);
+        let mut mend = self.mount_after(vec![make, self.unmount_words()]);
+        mend.push(Mend::Advice(
+            "or, if the mount is right, set `upper-layer` to what is mounted".to_owned(),
+        ));
         mend
     }
 
@@ -171,7 +175,16 @@ impl<'a> Mender<'a> {
 
     /// The work directory: next to the upper layer, on the same file system and outside of it.
     fn work(&self) -> PathBuf {
-        let mut name = absolute(self.expected.upper).into_os_string();
+        let upper = absolute(self.expected.upper);
+        let found = self.found.and_then(|found| found.overlay.as_ref());
+        // The one that is in use with this upper layer already.
+        if let Some((Some(over), Some(work))) = found.map(|overlay| (&overlay.upper, &overlay.work))
+            && over.path == upper
+            && work.path.is_absolute()
+        {
+            return work.path.clone();
+        }
+        let mut name = upper.into_os_string();
         name.push(".work");
         PathBuf::from(name)
     }

@@ -52,7 +52,7 @@ impl fmt::Display for Warning {
                 "volatile: nothing is written out before the mount is undone, and after a crash the upper layer must be thrown away; mount without volatile",
             ),
             Self::MissingUserxattr => f.write_str(
-                "no userxattr: in a user namespace, removing a directory that exists in both layers fails with an input/output error; mount with userxattr",
+                "no userxattr: if the mount was made in this user namespace, removing a directory that exists in both layers fails with an input/output error; mount with userxattr",
             ),
             Self::DataOnlyLayers(count) => write!(
                 f,
