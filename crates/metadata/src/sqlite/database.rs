@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The database of a store as a value: opened, asked, and written through transactions.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use superpose_store_path::{HashPart, StoreDir, StorePath};
+
+use super::big_lock::BigLock;
+use super::busy::retry;
+use super::connection::open_read_write;
+use super::fault::explain;
+use super::files::{Files, io_error};
+use super::options::{OpenDatabase, OpenMode};
+use super::read::Reader;
+use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
+use super::reserved;
+use super::transaction::Transaction;
+use crate::{
+    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+};
+
+/// How a database is being accessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Access {
+    /// Read and written, like Nix does.
+    ReadWrite,
+    /// Read as a file that nobody writes; if somebody does, it is opened again.
+    Immutable,
+    /// Read together with its log, coordinated with its other users.
+    SharedMemory,
+    /// Read together with its log, on our own; if somebody writes, it is opened again.
+    PrivateIndex,
+}
+
+/// The SQLite database of a Nix store.
+#[derive(Debug)]
+pub struct Database {
+    store_dir: StoreDir,
+    files: Files,
+    busy_limit: Duration,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    ReadWrite { connection: Connection, _lock: BigLock },
+    ReadOnly(Box<RefCell<ReadOnlyConnection>>),
+}
+
+impl Database {
+    /// Opens a database.
+    ///
+    /// For reading and writing the directory must exist; what is missing in it is made. For reading only, nothing
+    /// is made or changed, and the way to read is chosen accordingly.
+    ///
+    /// # Errors
+    /// If the files are missing, damaged, of an unknown schema, locked for longer than the limit, or not permitted.
+    pub fn open(options: &OpenDatabase) -> Result<Self> {
+        let files = Files::new(&options.dir)?;
+        let backing = match options.mode {
+            OpenMode::ReadWrite => {
+                let (connection, lock) = open_read_write(&files, options)?;
+                Backing::ReadWrite {
+                    connection,
+                    _lock: lock,
+                }
+            }
+            OpenMode::ReadOnly => {
+                let connection = ReadOnlyConnection::open(&files, options.busy_limit)?;
+                Backing::ReadOnly(Box::new(RefCell::new(connection)))
+            }
+        };
+        Ok(Self {
+            store_dir: options.store_dir.clone(),
+            files,
+            busy_limit: options.busy_limit,
+            backing,
+        })
+    }
+
+    /// Returns the database file.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        &self.files.database
+    }
+
+    /// Tells how the database is being accessed. The way of reading may change with every question.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        match &self.backing {
+            Backing::ReadWrite { .. } => Access::ReadWrite,
+            Backing::ReadOnly(connection) => match connection.borrow().way {
+                Way::Immutable => Access::Immutable,
+                Way::SharedMemory => Access::SharedMemory,
+                Way::PrivateIndex => Access::PrivateIndex,
+            },
+        }
+    }
+
+    /// Begins a transaction that writes: waits for other writers and keeps them away until it ends.
+    ///
+    /// # Errors
+    /// If the database is open for reading only, or others kept it busy for longer than the limit.
+    pub fn begin(&mut self) -> Result<Transaction<'_>> {
+        let (connection, database) = self.writable()?;
+        retry(database, self.busy_limit, || {
+            let begun = connection
+                .prepare_cached("BEGIN IMMEDIATE")
+                .and_then(|mut begin| begin.execute([]));
+            begun.map_err(|error| explain(database, "beginning to write", error))
+        })?;
+        Ok(Transaction::new(self))
+    }
+
+    /// Frees the ballast file, as is done at the start of a garbage collection. It is made again when the database is
+    /// next opened.
+    ///
+    /// # Errors
+    /// If the database is open for reading only, or the file cannot be removed.
+    pub fn release_reserved_space(&self) -> Result<()> {
+        self.writable()?;
+        reserved::release(&self.files).map_err(io_error("removing", &self.files.reserved))
+    }
+
+    /// Returns the connection that can write.
+    pub(super) fn writable(&self) -> Result<(&Connection, &Path)> {
+        match &self.backing {
+            Backing::ReadWrite { connection, .. } => Ok((connection, &self.files.database)),
+            Backing::ReadOnly(_) => Err(Error::ReadOnly {
+                database: self.files.database.clone(),
+            }),
+        }
+    }
+
+    pub(super) fn busy_limit(&self) -> Duration {
+        self.busy_limit
+    }
+
+    fn reader<'a>(&'a self, connection: &'a Connection) -> Reader<'a> {
+        Reader {
+            connection,
+            store_dir: &self.store_dir,
+            database: &self.files.database,
+        }
+    }
+
+    /// Asks something, which is asked again if the answer may be wrong.
+    fn read<T>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<T>) -> Result<T> {
+        match &self.backing {
+            Backing::ReadWrite { connection, .. } => retry(&self.files.database, self.busy_limit, || {
+                self.reader(connection).snapshot(&mut ask)
+            }),
+            Backing::ReadOnly(connection) => {
+                for attempt in 0..ATTEMPTS {
+                    std::thread::sleep(PAUSE * attempt);
+                    if let Some(answer) = self.read_unlocked(connection, &mut ask)? {
+                        return Ok(answer);
+                    }
+                }
+                Err(Error::Changing {
+                    database: self.files.database.clone(),
+                })
+            }
+        }
+    }
+
+    /// Asks something of a database that is open for reading only; `None` if it changed in the meantime.
+    fn read_unlocked<T>(
+        &self,
+        cell: &RefCell<ReadOnlyConnection>,
+        ask: &mut impl FnMut(&Reader<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        // Borrowed already: asked from within another question, whose state of the store this one has to see.
+        if let Ok(mut connection) = cell.try_borrow_mut()
+            && !connection.is_current(&self.files)?
+        {
+            *connection = ReadOnlyConnection::open(&self.files, self.busy_limit)?;
+        }
+        let connection = cell.borrow();
+        let answer = retry(&self.files.database, self.busy_limit, || {
+            self.reader(&connection.connection).snapshot(&mut *ask)
+        });
+        // An error too may come from pages of different times.
+        if connection.is_current(&self.files)? {
+            answer.map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+}
+
+impl MetadataSource for Database {
+    fn store_dir(&self) -> &StoreDir {
+        &self.store_dir
+    }
+
+    fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
+        self.read(|reader| reader.are_valid(paths))
+    }
+
+    fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        self.read(|reader| reader.path_infos(paths))
+    }
+
+    fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {
+        self.read(|reader| reader.closure(roots, direction))
+    }
+
+    fn closure_infos(&self, roots: &[StorePath], prune: &mut Prune<'_>) -> Result<Vec<PathInfo>> {
+        self.read(|reader| reader.closure_infos(roots, prune))
+    }
+
+    fn referrers(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>> {
+        self.read(|reader| reader.referrers(paths))
+    }
+
+    fn valid_derivers(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>> {
+        self.read(|reader| reader.valid_derivers(paths))
+    }
+
+    fn derivation_outputs(&self, derivations: &[StorePath]) -> Result<Vec<Option<Outputs>>> {
+        self.read(|reader| reader.derivation_outputs(derivations))
+    }
+
+    fn path_from_hash_part(&self, parts: &[HashPart]) -> Result<Vec<Option<StorePath>>> {
+        self.read(|reader| reader.path_from_hash_part(parts))
+    }
+
+    fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>> {
+        self.read(|reader| reader.realisations(keys))
+    }
+
+    /// Shows every valid path.
+    ///
+    /// `visit` may ask this database other things; it then sees the same state of the store.
+    fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<()> {
+        // What has been shown cannot be taken back: the question is not asked twice once it has begun.
+        let mut begun = false;
+        self.read(|reader| {
+            if std::mem::replace(&mut begun, true) {
+                return Err(Error::Changing {
+                    database: self.files.database.clone(),
+                });
+            }
+            reader.for_each_valid_path(visit)
+        })
+    }
+
+    fn count(&self) -> Result<u64> {
+        self.read(|reader| reader.count())
+    }
+}

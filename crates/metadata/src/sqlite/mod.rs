@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The SQLite database of a Nix store.
+
+mod big_lock;
+mod busy;
+mod closure;
+mod connection;
+mod copy_in;
+mod database;
+mod fault;
+mod files;
+mod options;
+mod read;
+mod read_only;
+mod realisations;
+mod register;
+mod reserved;
+mod rows;
+mod schema;
+mod schema_file;
+mod transaction;
+mod write;
+
+pub use copy_in::CopyStats;
+pub use database::{Access, Database};
+pub use options::{
+    DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, JournalMode, MetadataSync, OpenDatabase, OpenMode,
+};
+pub use register::RegisterStats;
+pub use transaction::Transaction;

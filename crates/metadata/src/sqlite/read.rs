@@ -1,0 +1,367 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Questions about single paths.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use superpose_store_path::{HashPart, StoreDir, StorePath};
+
+use super::fault::explain;
+use super::rows::{Record, info_columns};
+use crate::{Error, Outputs, PathInfo, Result, Visit};
+
+const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
+const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
+const INFO_BY_PATH: &str = concat!("SELECT ", info_columns!(), ", id FROM ValidPaths WHERE path = ?1");
+/// The primary key's index holds both columns, unlike Nix's old index on the first, which the planner might prefer.
+pub(super) const REFERENCES: &str =
+    "SELECT reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 WHERE referrer = ?1";
+const REFERRER_PATHS: &str = "SELECT v.path, v.id FROM Refs r CROSS JOIN ValidPaths v ON v.id = r.referrer \
+    WHERE r.reference = (SELECT id FROM ValidPaths WHERE path = ?1)";
+const DERIVERS: &str = "SELECT v.path, v.id FROM DerivationOutputs d CROSS JOIN ValidPaths v ON v.id = d.drv \
+    WHERE d.path = ?1 ORDER BY v.path";
+const OUTPUTS: &str = "SELECT id, path FROM DerivationOutputs WHERE drv = ?1 ORDER BY id";
+const FIRST_FROM: &str = "SELECT path, id FROM ValidPaths WHERE path >= ?1 ORDER BY path LIMIT 1";
+const ALL: &str = "SELECT path, id FROM ValidPaths";
+const COUNT: &str = "SELECT count(*) FROM ValidPaths";
+
+/// Statements that must be possible on a database that is worth opening.
+pub(super) const NEEDED: [&str; 2] = [INFO_BY_PATH, REFERENCES];
+
+/// A connection to ask, and what is needed to understand its answers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reader<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) store_dir: &'a StoreDir,
+    pub(super) database: &'a Path,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn fail(&self, error: rusqlite::Error) -> Error {
+        explain(self.database, "reading", error)
+    }
+
+    pub(super) fn prepare(&self, statement: &str) -> Result<Query<'a>> {
+        let statement = self
+            .connection
+            .prepare_cached(statement)
+            .map_err(|error| self.fail(error))?;
+        Ok(Query {
+            reader: *self,
+            statement,
+        })
+    }
+
+    /// Runs several questions on one state of the database: the one of the transaction that is running, if one is.
+    pub(super) fn snapshot<T>(&self, ask: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        if !self.connection.is_autocommit() {
+            return ask(self);
+        }
+        let run = |statement| {
+            let ran = self
+                .connection
+                .prepare_cached(statement)
+                .and_then(|mut statement| statement.execute([]));
+            ran.map(drop).map_err(|error| self.fail(error))
+        };
+        run("BEGIN")?;
+        let answer = ask(self);
+        // Some errors have ended the transaction already; ending one that only reads cannot lose anything.
+        match run("ROLLBACK") {
+            Err(error) if !self.connection.is_autocommit() && answer.is_ok() => Err(error),
+            _ => answer,
+        }
+    }
+
+    /// Returns a row together with the name that errors give it.
+    pub(super) fn record<'r>(&'r self, row: &'r Row<'r>, name: &'r dyn Fn() -> String) -> Record<'r> {
+        Record {
+            database: self.database,
+            store_dir: self.store_dir,
+            row,
+            name,
+        }
+    }
+
+    pub(super) fn not_valid(&self, path: &StorePath) -> Error {
+        Error::NotValid {
+            path: self.store_dir.join(path),
+        }
+    }
+
+    /// Returns the ids of paths, in order.
+    pub(super) fn ids(&self, paths: &[StorePath]) -> Result<Vec<Option<i64>>> {
+        let mut query = self.prepare(ID_BY_PATH)?;
+        let mut text = FullPath::new(self.store_dir);
+        paths.iter().map(|path| query.integer(text.of(path))).collect()
+    }
+
+    pub(super) fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
+        Ok(self.ids(paths)?.into_iter().map(|id| id.is_some()).collect())
+    }
+
+    pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        let mut info_by_path = self.prepare(INFO_BY_PATH)?;
+        let mut names = Names::new(self)?;
+        let mut references = self.prepare(REFERENCES)?;
+        let mut text = FullPath::new(self.store_dir);
+        let mut info = |path: &StorePath| {
+            let name = || self.store_dir.join(path);
+            let found = info_by_path.first(text.of(path), |row| {
+                let record = self.record(row, &name);
+                Ok((record.info(path)?, record.integer(7, "ValidPaths.id")?))
+            })?;
+            let Some((mut info, id)) = found else {
+                return Ok(None);
+            };
+            let mut ids = Vec::new();
+            references.each(id, |row| {
+                ids.push(self.record(row, &name).integer(0, "Refs.reference")?);
+                Ok(())
+            })?;
+            info.references = ids
+                .into_iter()
+                .map(|id| names.of(id, &name))
+                .collect::<Result<_>>()?;
+            info.references.sort_unstable();
+            Ok(Some(info))
+        };
+        paths.iter().map(&mut info).collect()
+    }
+
+    /// Returns all paths that a statement finds for each path, sorted. The statement gives a path and its id.
+    fn paths_for_each(&self, statement: &str, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>> {
+        let mut query = self.prepare(statement)?;
+        let mut text = FullPath::new(self.store_dir);
+        let mut found = |path: &StorePath| {
+            let mut found = Vec::new();
+            query.each(text.of(path), |row| {
+                found.push(self.path(row)?);
+                Ok(())
+            })?;
+            found.sort_unstable();
+            found.dedup();
+            Ok(found)
+        };
+        paths.iter().map(&mut found).collect()
+    }
+
+    pub(super) fn referrers(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>> {
+        self.paths_for_each(REFERRER_PATHS, paths)
+    }
+
+    pub(super) fn valid_derivers(&self, paths: &[StorePath]) -> Result<Vec<Vec<StorePath>>> {
+        self.paths_for_each(DERIVERS, paths)
+    }
+
+    pub(super) fn derivation_outputs(&self, derivations: &[StorePath]) -> Result<Vec<Option<Outputs>>> {
+        let ids = self.ids(derivations)?;
+        let mut query = self.prepare(OUTPUTS)?;
+        let mut outputs = |(path, id): (&StorePath, Option<i64>)| {
+            let Some(id) = id else { return Ok(None) };
+            let name = || self.store_dir.join(path);
+            let mut outputs = Vec::new();
+            query.each(id, |row| {
+                let record = self.record(row, &name);
+                let output = String::from_utf8_lossy(record.text(0, "DerivationOutputs.id")?).into_owned();
+                outputs.push((output, record.path(1, "DerivationOutputs.path")?));
+                Ok(())
+            })?;
+            Ok(Some(outputs))
+        };
+        derivations.iter().zip(ids).map(&mut outputs).collect()
+    }
+
+    pub(super) fn path_from_hash_part(&self, parts: &[HashPart]) -> Result<Vec<Option<StorePath>>> {
+        let mut query = self.prepare(FIRST_FROM)?;
+        let mut find = |part: &HashPart| {
+            let prefix = format!("{}/{part}", self.store_dir);
+            let found = query.first(prefix.as_str(), |row| {
+                // The next path in order need not be right: it was not asked for.
+                let matches = row
+                    .get_ref(0)
+                    .ok()
+                    .and_then(|path| path.as_bytes().ok()?.strip_prefix(prefix.as_bytes()));
+                if matches.is_some() {
+                    self.path(row).map(Some)
+                } else {
+                    Ok(None)
+                }
+            })?;
+            Ok(found.flatten())
+        };
+        parts.iter().map(&mut find).collect()
+    }
+
+    pub(super) fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<()> {
+        self.prepare(ALL)?.each((), |row| visit(self.path(row)?))
+    }
+
+    pub(super) fn count(&self) -> Result<u64> {
+        let count = self.prepare(COUNT)?.integer(())?;
+        Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+    }
+
+    /// Returns the full path of an id, or what there is to say instead.
+    pub(super) fn name_of(&self, id: i64) -> Result<String> {
+        let path = Names::new(self)?.of(id, &|| row_name(id))?;
+        Ok(self.store_dir.join(&path))
+    }
+
+    /// Returns the path of a row whose first columns are a path and its id.
+    fn path(&self, row: &Row<'_>) -> Result<StorePath> {
+        let name = || {
+            row.get_ref(1)
+                .and_then(|id| Ok(id.as_i64()?))
+                .map_or_else(|_| "a row".to_owned(), row_name)
+        };
+        self.record(row, &name).path(0, "ValidPaths.path")
+    }
+}
+
+/// What a row is called in errors if its path is of no use.
+fn row_name(id: i64) -> String {
+    format!("row {id}")
+}
+
+/// A prepared statement with at most one parameter.
+pub(super) struct Query<'a> {
+    reader: Reader<'a>,
+    statement: CachedStatement<'a>,
+}
+
+impl Query<'_> {
+    /// Runs the statement and shows every row.
+    pub(super) fn each(
+        &mut self,
+        parameter: impl Parameter,
+        mut show: impl FnMut(&Row<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let reader = self.reader;
+        parameter
+            .bind(&mut self.statement)
+            .map_err(|error| reader.fail(error))?;
+        let mut rows = self.statement.raw_query();
+        while let Some(row) = rows.next().map_err(|error| reader.fail(error))? {
+            show(row)?;
+        }
+        Ok(())
+    }
+
+    /// Runs the statement and makes something of the first row, if there is one.
+    pub(super) fn first<T>(
+        &mut self,
+        parameter: impl Parameter,
+        make: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let reader = self.reader;
+        parameter
+            .bind(&mut self.statement)
+            .map_err(|error| reader.fail(error))?;
+        let mut rows = self.statement.raw_query();
+        let row = rows.next().map_err(|error| reader.fail(error))?;
+        row.map(make).transpose()
+    }
+
+    /// Runs the statement and returns the integer in the first row, if there is one.
+    pub(super) fn integer(&mut self, parameter: impl Parameter) -> Result<Option<i64>> {
+        let reader = self.reader;
+        self.first(parameter, |row| row.get(0).map_err(|error| reader.fail(error)))
+    }
+}
+
+/// What a statement is run with.
+pub(super) trait Parameter {
+    fn bind(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
+}
+
+impl Parameter for () {
+    fn bind(&self, _: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        Ok(())
+    }
+}
+
+impl Parameter for i64 {
+    fn bind(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        statement.raw_bind_parameter(1, self)
+    }
+}
+
+impl Parameter for &str {
+    fn bind(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        statement.raw_bind_parameter(1, self)
+    }
+}
+
+impl Parameter for &[&dyn ToSql] {
+    fn bind(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
+        (1..)
+            .zip(*self)
+            .try_for_each(|(index, value)| statement.raw_bind_parameter(index, value))
+    }
+}
+
+/// Full paths, made one after the other in the same memory.
+pub(super) struct FullPath<'a> {
+    store_dir: &'a StoreDir,
+    text: String,
+}
+
+impl<'a> FullPath<'a> {
+    pub(super) fn new(store_dir: &'a StoreDir) -> Self {
+        Self {
+            store_dir,
+            text: String::new(),
+        }
+    }
+
+    pub(super) fn of(&mut self, path: &StorePath) -> &str {
+        self.text.clear();
+        self.store_dir.push(path, &mut self.text);
+        &self.text
+    }
+}
+
+/// The paths of ids, each read once.
+pub(super) struct Names<'a> {
+    reader: Reader<'a>,
+    path_by_id: Query<'a>,
+    known: HashMap<i64, StorePath>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) fn new(reader: &Reader<'a>) -> Result<Self> {
+        Ok(Self {
+            reader: *reader,
+            path_by_id: reader.prepare(PATH_BY_ID)?,
+            known: HashMap::new(),
+        })
+    }
+
+    /// Returns the path of an id that another row refers to.
+    pub(super) fn of(&mut self, id: i64, referrer: &dyn Fn() -> String) -> Result<StorePath> {
+        if let Some(path) = self.known.get(&id) {
+            return Ok(path.clone());
+        }
+        let reader = self.reader;
+        let name = || row_name(id);
+        let found = self
+            .path_by_id
+            .first(id, |row| reader.record(row, &name).path(0, "ValidPaths.path"))?;
+        let path = found.ok_or_else(|| dangling(reader.database, id, referrer()))?;
+        self.known.insert(id, path.clone());
+        Ok(path)
+    }
+}
+
+/// Makes the error of a reference to a row that does not exist.
+pub(super) fn dangling(database: &Path, id: i64, row: String) -> Error {
+    Error::ColumnValue {
+        database: database.to_owned(),
+        row,
+        column: "Refs.reference",
+        expected: "the id of a valid path",
+        found: format!("the integer {id}"),
+    }
+}
