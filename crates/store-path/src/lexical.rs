@@ -34,7 +34,48 @@ pub(crate) fn canonical(path: &[u8]) -> Option<Vec<u8>> {
 pub(crate) fn absolute(path: &[u8], base: &[u8]) -> Option<Vec<u8>> {
     if path.first() == Some(&b'/') {
         canonical(path)
-    } else {
+    } else if base.first() == Some(&b'/') {
         canonical(&[base, b"/", path].concat())
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, expected: Option<&str>) {
+        let found = canonical(path.as_bytes());
+        assert_eq!(
+            found.as_deref(),
+            expected.map(str::as_bytes),
+            "canonical form of {path:?}"
+        );
+    }
+
+    #[test]
+    fn canonicalises() {
+        check("/", Some("/"));
+        check("//", Some("/"));
+        check("/..", Some("/"));
+        check("/../../a", Some("/a"));
+        check("/a/b/..", Some("/a"));
+        check("/a/..", Some("/"));
+        check("//a/./b//", Some("/a/b"));
+        check("/a/.../b", Some("/a/.../b"));
+        check("", None);
+        check("a", None);
+        check("/a\0", None);
+    }
+
+    #[test]
+    fn makes_absolute() {
+        assert_eq!(absolute(b"./x", b"/w").as_deref(), Some(&b"/w/x"[..]));
+        assert_eq!(absolute(b"../x", b"/w/").as_deref(), Some(&b"/x"[..]));
+        assert_eq!(absolute(b"/x", b"nowhere").as_deref(), Some(&b"/x"[..]));
+        assert_eq!(absolute(b"x", b"/").as_deref(), Some(&b"/x"[..]));
+        assert_eq!(absolute(b"x", b""), None);
+        assert_eq!(absolute(b"x", b"w"), None);
     }
 }

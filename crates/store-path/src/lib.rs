@@ -1,5 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Nix store paths, hashes, content addresses, derivations and store URLs, as values.
+//! Store paths, hashes, content addresses, derivations and store URLs of Nix, as values.
+//!
+//! Everything here is a function of its arguments. What this crate deliberately does not do: it opens no file and no
+//! socket, reads no environment, holds no global state and no fixed store directory, verifies no signature, builds
+//! nothing, and reads no archive. Every parser takes bytes, bounds what it makes of them, and answers any
+//! input with a value or an [`Error`].
+//!
+//! # Example
+//!
+//! ```
+//! use superpose_store_path::{
+//!     ContentAddress, ContentMethod, Defaults, HashAlgorithm, Name, References, StoreDir, StoreReference,
+//!     StoreSettings, hash_bytes,
+//! };
+//!
+//! # fn main() -> superpose_store_path::Result<()> {
+//! // The path of a file that is hashed as it is.
+//! let dir = StoreDir::default();
+//! let ca = ContentAddress { method: ContentMethod::Flat, hash: hash_bytes(HashAlgorithm::Sha256, b"abc") };
+//! let path = dir.content_path(&Name::new(b"abc")?, &ca, &References::default())?;
+//! assert_eq!(dir.join(&path), "/nix/store/0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc");
+//! assert_eq!(dir.parse_path(b"/nix/store//0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc/")?, path);
+//!
+//! // A writable layer over the store below /mnt/a.
+//! let text = b"local-overlay://?root=/mnt/m&lower-store=/mnt/a%3Fread-only%3Dtrue&upper-layer=/mnt/b";
+//! let (reference, warnings) = StoreReference::parse(text, b"/")?;
+//! assert!(warnings.is_empty());
+//! let (StoreSettings::Overlay(settings), _) = reference.settings(&Defaults::default())? else {
+//!     unreachable!("the URL says which kind of store it is");
+//! };
+//! assert_eq!(settings.lower_store.to_string(), "local://?read-only=true&root=/mnt/a");
+//! assert_eq!(settings.local.real_dir.to_str(), Some("/mnt/m/nix/store"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! `serde`: paths, hashes, content addresses and signatures as their texts. `blake3`: hashes of that algorithm.
 #![forbid(unsafe_code)]
 
 mod content_address;
@@ -11,6 +49,8 @@ mod lexical;
 mod name;
 pub mod nix32;
 mod reference;
+#[cfg(feature = "serde")]
+mod serde_text;
 mod settings;
 mod signature;
 mod store_dir;

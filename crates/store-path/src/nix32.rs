@@ -23,11 +23,12 @@ const DIGITS: [u8; 256] = {
     table
 };
 
-/// Returns how many digits `bytes` bytes take.
+/// Returns how many digits `bytes` bytes take; more than memory holds if `bytes` is.
 #[must_use]
 pub const fn encoded_len(bytes: usize) -> usize {
-    // Not `bytes * 8 / 5`, which could overflow.
-    bytes / 5 * 8 + (bytes % 5 * 8).div_ceil(5)
+    (bytes / 5)
+        .saturating_mul(8)
+        .saturating_add((bytes % 5 * 8).div_ceil(5))
 }
 
 /// Tells whether every byte of `text` is a digit.
@@ -45,7 +46,7 @@ pub fn is_alphabet(text: &[u8]) -> bool {
 pub fn encode(bytes: &[u8]) -> String {
     let mut digits = vec![0; encoded_len(bytes.len())];
     encode_to(bytes, &mut digits);
-    digits.into_iter().map(char::from).collect()
+    String::from_utf8(digits).expect("digits are ASCII")
 }
 
 /// Encodes 20 bytes, the size of a store path's hash part, without allocating.
@@ -54,6 +55,14 @@ pub fn encode20(bytes: &[u8; 20]) -> [u8; 32] {
     let mut digits = [0; 32];
     encode_to(bytes, &mut digits);
     digits
+}
+
+/// Appends the encoding of `bytes` to a text.
+pub(crate) fn encode_append<const DIGITS: usize>(bytes: &[u8], text: &mut String) {
+    let mut digits = [0; DIGITS];
+    let digits = &mut digits[..encoded_len(bytes.len())];
+    encode_to(bytes, digits);
+    text.push_str(str::from_utf8(digits).expect("digits are ASCII"));
 }
 
 /// Fills `digits`, which is exactly as long as the encoding of `bytes`.

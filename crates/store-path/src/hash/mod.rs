@@ -256,7 +256,9 @@ impl Hash {
     fn append_bare(&self, encoding: HashEncoding, text: &mut String) {
         match encoding {
             HashEncoding::Base16 => HEXLOWER.encode_append(self.digest(), text),
-            HashEncoding::Nix32 => text.push_str(&nix32::encode(self.digest())),
+            HashEncoding::Nix32 => {
+                nix32::encode_append::<{ nix32::encoded_len(MAX_DIGEST) }>(self.digest(), text);
+            }
             HashEncoding::Base64 | HashEncoding::Sri => BASE64.encode_append(self.digest(), text),
         }
     }

@@ -6,12 +6,14 @@ mod percent;
 mod warning;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 pub use self::parse::{MAX_NESTING, MAX_URL_LEN};
 pub use self::warning::UrlWarning;
+use crate::lexical;
 
 /// The setting that holds another store URL.
 pub(crate) const LOWER_STORE: &str = "lower-store";
@@ -45,8 +47,11 @@ pub enum StoreKind {
 
 /// A store URL: the kind of the store, and settings by name.
 ///
-/// It displays as a URL that parses to the same value: keys sorted, values percent-encoded, and the path of a local or
-/// overlay store as its `root`, the only form that every version of Nix decodes alike.
+/// It displays as a URL of the same store: keys sorted, values percent-encoded, and the path of a local or overlay
+/// store as its `root`, the only form that every version of Nix decodes alike. What was displayed once and
+/// parsed displays the same again, byte for byte.
+///
+/// Paths are absolute, or the store is refused when its settings are read.
 ///
 /// # Deviation
 /// Nix shows every overlay store as `local-overlay://`. Here the URL is complete.
@@ -85,8 +90,12 @@ impl StoreReference {
     /// Refers to the store of the daemon that listens on a socket; the default one if `None`.
     #[must_use]
     pub fn daemon(socket: Option<&Path>) -> Self {
+        let canonical = |path: &Path| match lexical::canonical(path.as_os_str().as_bytes()) {
+            Some(canonical) => PathBuf::from(OsString::from_vec(canonical)),
+            None => path.to_path_buf(),
+        };
         Self::new(StoreKind::Daemon {
-            socket: socket.map(Path::to_path_buf),
+            socket: socket.map(canonical),
         })
     }
 

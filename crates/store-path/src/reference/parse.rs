@@ -39,7 +39,8 @@ impl StoreReference {
     /// # Deviation
     /// As Nix 2.34 and newer, which decode each part once. Nix 2.33 and older decode `lower-store` twice; Nix 2.32
     /// and 2.33 do not decode the path of `local:///path`. A text with a scheme and `:` is never taken
-    /// for a plain path, and its path must be percent-encoded wherever a URL's has to be.
+    /// for a plain path, and its path must be percent-encoded wherever a URL's has to be. Bytes outside ASCII may stand in
+    /// a query as they are, which Nix refuses; they are encoded when the URL is displayed.
     pub fn parse(text: &[u8], cwd: &[u8]) -> Result<(Self, Vec<UrlWarning>)> {
         let mut warnings = Vec::new();
         let reference = parse_nested(text, cwd, 0, &mut warnings)?;
@@ -83,6 +84,14 @@ fn parse_nested(
         }
         None => {
             let (base, query) = split_at_byte(text, b'?');
+            if query.is_some_and(|query| query.contains(&b'#')) {
+                // Nix refuses it as well; in a URL it would begin a fragment, here it could be meant.
+                let expected = "`%23` for a `#` in the query";
+                return Err(Error::StoreUrl {
+                    found: excerpt(text),
+                    expected,
+                });
+            }
             (base, query, None)
         }
     };

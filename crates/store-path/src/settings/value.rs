@@ -115,9 +115,7 @@ fn integer(text: &[u8]) -> Option<i128> {
         (b'T' | b't', digits) => (digits, 40),
         _ => (text, 0),
     };
-    // A longer number is out of every range; `parse` alone would take a leading `+`.
-    let number = str::from_utf8(digits)
-        .ok()
-        .filter(|text| text.len() <= 20 && !text.starts_with('+'))?;
+    // A longer number is out of every range.
+    let number = str::from_utf8(digits).ok().filter(|text| text.len() <= 20)?;
     Some(number.parse::<i128>().ok()? << shift)
 }
