@@ -26,7 +26,7 @@ use crate::warning::{self, Warning};
 pub struct Expected<'a> {
     /// The merged directory.
     pub mount_point: &'a Path,
-    /// All lower directories, top-most first. Data-only ones may be left out: they show no names.
+    /// All lower directories, top-most first; without data-only ones, which show no names.
     pub lower: Vec<PathBuf>,
     /// The upper layer directory.
     pub upper: &'a Path,
@@ -66,6 +66,12 @@ pub enum Probe {
 ///
 /// The cost does not depend on how much the layers hold.
 ///
+/// # Deviation
+/// Nix (2.26 to 2.36) matches a regular expression against the text of `/proc/self/mounts`: it wants the source to be called `overlay`,
+/// exactly one lower directory, and the settings' paths letter for letter. Everything right that it accepts is accepted here,
+/// and so is every other way to make the same mount. What it accepts wrongly is a difference here: another mount on top, a path
+/// that only matches as a regular expression, a replaced layer, a read-only mount.
+///
 /// # Errors
 /// When the mount cannot be looked at. A mount that is wrong, or not there, is an [`Outcome`].
 pub fn check(expected: &Expected<'_>) -> Result<Report> {
@@ -75,7 +81,7 @@ pub fn check(expected: &Expected<'_>) -> Result<Report> {
 /// Checks a mount, with a say in how.
 ///
 /// # Errors
-/// As [`check`].
+/// As [`check()`].
 pub fn check_with(expected: &Expected<'_>, options: Options) -> Result<Report> {
     let directory = match covering::open_directory(expected.mount_point) {
         Ok(directory) => directory,
@@ -246,9 +252,10 @@ fn without_mount_point(expected: &Expected<'_>, errno: Errno) -> Result<Report> 
 /// Is there an overlay at all, and is it the one on top?
 fn wrong_mount(covering: &Covering, layers: &Layers, mender: &Mender<'_>) -> Option<Difference> {
     let description = &covering.description;
-    // A layer that lies in the covering mount cannot be a layer of it: the mount covers more than the merged directory.
+    // As in a container whose root is an overlay: a mount that begins above the merged directory and holds a layer of it as
+    // well is not the one that merges it.
     let inside = |layer: &LayerDirectory| layer.object.mount_id == covering.mount_id;
-    let surrounds = layers.upper.iter().chain(&layers.lower).any(inside);
+    let surrounds = !description.is_mount_point && layers.upper.iter().chain(&layers.lower).any(inside);
     let overlay = matches!(description.kind, MountKind::Overlay | MountKind::FuseOverlay) && !surrounds;
     if overlay {
         return None;
@@ -294,7 +301,7 @@ fn scene<'a>(covering: &'a Covering, upper: &'a LayerDirectory, lower: &'a [Laye
         .all(|layer| layer.object.device == upper.object.device)
         && shown.is_none_or(|shown| shown == lower.len());
     let is_overlay_root =
-        description.is_mount_point && description.info.as_ref().is_none_or(|info| info.root == b"/");
+        description.is_mount_point && description.info.as_ref().is_some_and(|info| info.root == b"/");
     Scene {
         handles: HandleReader::new(),
         merged: covering.directory.as_fd(),

@@ -205,7 +205,7 @@ impl Scene<'_> {
         let what = quote::bytes(name.to_bytes());
         match (likeness, shadow) {
             // An opaque directory of the upper layer hides the lower one.
-            (Likeness::Other(_), Shadow::Merged) => Entry::Silent,
+            (Likeness::Other(_), Shadow::Merged) | (Likeness::Incomparable, _) => Entry::Silent,
             (Likeness::SameHandle | Likeness::SameInode, _)
                 if entry.kind != FileType::Directory && entry.links > 1 =>
             {
@@ -302,6 +302,7 @@ enum Shadow {
 
 fn judge_likeness(likeness: Likeness, what: &str) -> Judgement {
     match likeness {
+        Likeness::Incomparable => Judgement::new(Certainty::Unknown, "it never holds still"),
         Likeness::SameHandle => Judgement::new(Certainty::Proven, format!("{what} has its file handle")),
         Likeness::SameInode => Judgement::new(Certainty::Proven, format!("{what} has its inode number")),
         Likeness::SameTimes => Judgement::new(Certainty::Consistent, format!("{what} has its times")),

@@ -40,6 +40,8 @@ pub(crate) enum Likeness {
     SameTimes,
     /// Another object.
     Other(&'static str),
+    /// Nothing about them can be compared.
+    Incomparable,
 }
 
 /// What may be compared between a mount and a layer.
@@ -124,18 +126,21 @@ pub(crate) fn compare(
     layer: BorrowedFd<'_>,
     comparable: Comparable,
 ) -> rustix::io::Result<Likeness> {
-    let mut before = Object::of(layer)?;
-    for _ in 1..ATTEMPTS {
+    for _ in 0..ATTEMPTS {
+        let before = Object::of(layer)?;
         let seen = Object::of(merged)?;
         let likeness = compare_once(handles, (merged, &seen), (layer, &before), comparable);
-        let after = Object::of(layer)?;
         // A writer at work changes times between the two looks; only a quiet moment can refute.
-        if !matches!(likeness, Likeness::Other(_)) || after == before {
+        if !matches!(likeness, Likeness::Other(_)) || Object::of(layer)? == before {
             return Ok(likeness);
         }
-        before = after;
     }
-    Ok(Likeness::Other("it keeps changing"))
+    let timeless = Comparable {
+        attributes: false,
+        ..comparable
+    };
+    let (seen, object) = (Object::of(merged)?, Object::of(layer)?);
+    Ok(compare_once(handles, (merged, &seen), (layer, &object), timeless))
 }
 
 fn compare_once(
@@ -165,7 +170,7 @@ fn compare_once(
         (true, false, _) => Likeness::Other("its inode number differs"),
         (true, true, _) => Likeness::SameInode,
         (false, _, true) => Likeness::SameTimes,
-        (false, _, false) => Likeness::Other("nothing about it can be compared"),
+        (false, _, false) => Likeness::Incomparable,
     }
 }
 

@@ -21,7 +21,7 @@ pub struct OverlayOptions {
     pub upper: Option<LayerText>,
     /// The work directory.
     pub work: Option<LayerText>,
-    /// Everything else, in order: `uuid=on`, `index=off`, `userxattr`, …
+    /// Everything else but `rw` and `ro`, in order: `uuid=on`, `index=off`, `userxattr`, …
     pub features: Vec<MountOption>,
 }
 
@@ -58,6 +58,7 @@ impl OverlayOptions {
                 (b"datadir+", Some(value)) => data.push(LayerText::literal(value, Contents::DataOnly)),
                 (b"upperdir", Some(value)) => decoded.upper = Some(LayerText::either(value)),
                 (b"workdir", Some(value)) => decoded.work = Some(LayerText::either(value)),
+                (b"rw" | b"ro", None) => {}
                 _ => decoded.features.push(option.clone()),
             }
         }

@@ -10,7 +10,7 @@ use crate::proof::{Handles, VerifiedMount};
 use crate::quote;
 use crate::warning::Warning;
 
-/// The result of [`check`](crate::check).
+/// The result of [`check`](crate::check()).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report {

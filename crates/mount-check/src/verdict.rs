@@ -31,6 +31,14 @@ enum Standing {
 
 impl Findings<'_> {
     pub(crate) fn outcome(&self, mender: &Mender<'_>) -> Outcome {
+        // Its objects are the daemon's copies, which may be stale, so they do not refute either.
+        if self.covering.description.kind == MountKind::FuseOverlay {
+            return Outcome::CannotTell(vec![Reason {
+                why: "fuse-overlayfs does not tell its layers".to_owned(),
+                remedy: "mount with the kernel's OverlayFS (without root: in a user namespace, with userxattr), or use the mount unchecked"
+                    .to_owned(),
+            }]);
+        }
         let mut differences: Vec<_> = self
             .evidence
             .iter()
@@ -51,13 +59,6 @@ impl Findings<'_> {
         }
         if !differences.is_empty() {
             return Outcome::Different(differences);
-        }
-        if self.covering.description.kind == MountKind::FuseOverlay {
-            return Outcome::CannotTell(vec![Reason {
-                why: "fuse-overlayfs does not tell its layers".to_owned(),
-                remedy: "mount with the kernel's OverlayFS (without root: in a user namespace, with userxattr), or use the mount unchecked"
-                    .to_owned(),
-            }]);
         }
         let reasons: Vec<_> = self
             .evidence

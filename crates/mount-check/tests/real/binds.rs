@@ -12,22 +12,13 @@ use crate::outcome::{as_expected, certainty, different, done, proven};
 use crate::world::World;
 
 pub(crate) fn trials() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        needs: Needs::Mounts,
-        run,
-    };
     vec![
-        case("bind_of_the_whole", bind_of_the_whole),
-        case("bind_of_a_part", bind_of_a_part),
-        case("a_directory_below_the_root", below_the_root),
-        case("a_part_that_one_lower_directory_lacks", part_of_some),
-        case("read_only_bind", read_only_bind),
-        Case {
-            name: "read_only_overlay",
-            needs: Needs::Root,
-            run: read_only_overlay,
-        },
+        Case::new("bind_of_the_whole", bind_of_the_whole),
+        Case::new("bind_of_a_part", bind_of_a_part),
+        Case::new("a_directory_below_the_root", below_the_root),
+        Case::new("a_part_that_one_lower_directory_lacks", part_of_some),
+        Case::new("read_only_bind", read_only_bind),
+        Case::new("read_only_overlay", read_only_overlay).needs(Needs::Root),
     ]
 }
 

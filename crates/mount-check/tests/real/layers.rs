@@ -5,35 +5,31 @@ use std::process::Command;
 
 use superpose_mount_check::{Aspect, Certainty, Layer, Options, Outcome as Found, Probe, Warning};
 
-use crate::harness::{Case, Needs, Outcome};
+use crate::harness::{Case, Outcome};
 use crate::outcome::{as_expected, certainty, different, done, proven};
 use crate::world::World;
 
 pub(crate) fn trials() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        needs: Needs::Mounts,
-        run,
-    };
     vec![
-        case("several_lower_directories", several),
-        case("lower_directories_in_another_order", another_order),
-        case("additional_lower_directory", additional),
-        case("a_lower_directory_too_few", too_few),
-        case("wrong_lower", wrong_lower),
-        case("wrong_lower_made_of_hard_links", hard_linked_lower),
-        case("wrong_empty_lower", wrong_empty_lower),
-        case("wrong_upper", wrong_upper),
-        case("wrong_upper_made_in_the_same_instant", twin_upper),
-        case("wrong_upper_on_two_file_systems", wrong_upper_two_file_systems),
-        case("a_dot_is_not_any_character", dot_is_not_any),
-        case("missing_layers", missing_layers),
-        case("no_upper_layer", no_upper),
-        case("layers_renamed", renamed),
-        case("layers_replaced", replaced),
-        case("stale_view", stale_view),
-        case("active_probe_finds_a_wrong_upper", active_probe),
-        case("a_proof_survives_renames", proof_survives),
+        Case::new("several_lower_directories", several),
+        Case::new("lower_directories_in_another_order", another_order),
+        Case::new("additional_lower_directory", additional),
+        Case::new("a_lower_directory_too_few", too_few),
+        Case::new("wrong_lower", wrong_lower),
+        Case::new("wrong_lower_made_of_hard_links", hard_linked_lower),
+        Case::new("wrong_empty_lower", wrong_empty_lower),
+        Case::new("wrong_upper", wrong_upper),
+        Case::new("wrong_upper_made_in_the_same_instant", twin_upper),
+        Case::new("wrong_upper_on_two_file_systems", wrong_upper_two_file_systems),
+        Case::new("a_dot_is_not_any_character", dot_is_not_any),
+        Case::new("missing_layers", missing_layers),
+        Case::new("no_upper_layer", no_upper),
+        Case::new("layers_renamed", renamed),
+        Case::new("layers_replaced", replaced),
+        Case::new("stale_view", stale_view),
+        Case::new("writers_at_work", writers_at_work),
+        Case::new("active_probe_finds_a_wrong_upper", active_probe),
+        Case::new("a_proof_survives_renames", proof_survives),
     ]
 }
 
@@ -236,6 +232,26 @@ fn stale_view() -> Outcome {
         [Warning::StaleView("`late`".to_owned())],
         "{report}"
     );
+    done()
+}
+
+fn writers_at_work() -> Outcome {
+    let world = World::new();
+    world.overlay("m", &["l"], "u");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    let merged = world.path("m");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(ordering) {
+                std::fs::write(merged.join("busy"), "").unwrap();
+                std::fs::remove_file(merged.join("busy")).unwrap();
+            }
+        });
+        let reports: Vec<_> = (0..300).map(|_| world.check(&["l"], "u")).collect();
+        stop.store(true, ordering);
+        reports.iter().for_each(as_expected);
+    });
     done()
 }
 

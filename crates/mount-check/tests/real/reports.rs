@@ -8,11 +8,7 @@ use crate::outcome::done;
 use crate::world::World;
 
 pub(crate) fn trials() -> Vec<Case> {
-    vec![Case {
-        name: "report_texts",
-        needs: Needs::Root,
-        run: report_texts,
-    }]
+    vec![Case::new("report_texts", report_texts).needs(Needs::Root)]
 }
 
 fn report_texts() -> Outcome {

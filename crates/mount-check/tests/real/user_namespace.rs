@@ -8,11 +8,7 @@ use crate::outcome::{as_expected, certainty, different, done, proven};
 use crate::world::World;
 
 pub(crate) fn trials() -> Vec<Case> {
-    let case = |name, run| Case {
-        name,
-        needs: Needs::UserNamespace,
-        run,
-    };
+    let case = |name, run| Case::new(name, run).needs(Needs::UserNamespace);
     vec![
         case("user_namespace_with_userxattr", with_userxattr),
         case("user_namespace_without_userxattr", without_userxattr),
@@ -33,7 +29,7 @@ fn with_userxattr() -> Outcome {
 
 fn without_userxattr() -> Outcome {
     let world = World::new();
-    world.overlay_with("m", &["l"], "u", ",-trusted");
+    world.overlay_exactly("m", &["l"], "u", "");
     let report = world.check(&["l"], "u");
     proven(&report);
     assert_eq!(report.warnings, [Warning::MissingUserxattr], "{report}");

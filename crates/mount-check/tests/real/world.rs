@@ -2,10 +2,10 @@
 //! A directory with layers in it, and the ways to mount them. Everything is unmounted and removed at the end.
 
 use std::cell::RefCell;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -111,17 +111,18 @@ impl World {
         self.overlay_with(mount_point, lower, upper, "");
     }
 
+    /// The same with more options, each after a comma. In a user namespace `userxattr` is added, which is needed there.
     pub(crate) fn overlay_with(&self, mount_point: &str, lower: &[&str], upper: &str, more: &str) {
-        self.try_overlay(mount_point, lower, upper, more).unwrap();
+        let userxattr = if crate::harness::in_user_namespace() {
+            ",userxattr"
+        } else {
+            ""
+        };
+        self.overlay_exactly(mount_point, lower, upper, &format!("{more}{userxattr}"));
     }
 
-    pub(crate) fn try_overlay(
-        &self,
-        mount_point: &str,
-        lower: &[&str],
-        upper: &str,
-        more: &str,
-    ) -> rustix::io::Result<()> {
+    /// The same with exactly these options.
+    pub(crate) fn overlay_exactly(&self, mount_point: &str, lower: &[&str], upper: &str, more: &str) {
         let lower: Vec<_> = lower.iter().map(|name| self.path(name)).collect();
         let (upper, work) = (self.path(upper), self.work_of(upper));
         let mut data = Layers {
@@ -131,20 +132,7 @@ impl World {
         }
         .options();
         data.extend_from_slice(more.as_bytes());
-        if crate::harness::in_user_namespace() && !more.contains("userxattr") && !more.contains("-trusted") {
-            data.extend_from_slice(b",userxattr");
-        }
-        let data = String::from_utf8_lossy(&data)
-            .contains(",-trusted")
-            .then(|| {
-                OsString::from_vec(data.clone())
-                    .into_string()
-                    .unwrap()
-                    .replace(",-trusted", "")
-                    .into_bytes()
-            })
-            .unwrap_or(data);
-        self.mount_data("overlay", mount_point, &data)
+        self.mount_data("overlay", mount_point, &data).unwrap();
     }
 
     /// The work directory that goes with an upper layer.
