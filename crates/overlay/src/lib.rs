@@ -1,3 +1,60 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Under construction.
+//! The local overlay store: a writable layer over a Nix store that is never written.
+//!
+//! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
+//! also what every store below is. A [`Store`] adds, registers, deletes and verifies. It comes either from a local
+//! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
+//!
+//! ```
+//! use superpose_overlay::{AddOptions, Layout, OpenOptions, Outcome, Source, Store};
+//! use superpose_overlay::store_path::{Defaults, Name, StoreReference};
+//!
+//! let root = tempfile::tempdir()?;
+//! let reference = StoreReference::local(root.path());
+//! let (layout, _warnings) = Layout::resolve(&reference, &Defaults::default())?;
+//! let mut store = Store::open(layout, OpenOptions::default())?;
+//! let options = AddOptions::source(Name::new(b"greeting")?);
+//! let added = store.add(Source::Bytes(b"hello\n"), &options)?;
+//! assert_eq!(added.outcome, Outcome::Stored);
+//! assert_eq!(store.metadata().are_valid(&[added.path])?, [true]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The crate deliberately does not print, read the environment, talk to daemons, build, substitute, or collect
+//! garbage: it deletes what it is told to when nothing needs it.
 #![forbid(unsafe_code)]
+
+mod crash;
+mod error;
+mod flock;
+mod gc_lock;
+mod journal;
+mod layout;
+pub mod mounting;
+mod path_lock;
+mod random;
+mod roots;
+mod state_dir;
+mod store;
+mod temp_roots;
+mod upper_layer;
+mod usage;
+mod view;
+
+pub use crash::{CrashPoint, CrashPoints};
+pub use error::{Error, Result};
+pub use flock::LockWait;
+pub use layout::{Layout, LocalLayout, OverlayLayout};
+pub use roots::Root;
+pub use store::{
+    AddOptions, Added, CheckDisabled, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
+    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+};
+pub use upper_layer::Layer;
+pub use usage::Usage;
+pub use view::{Merged, StoreView};
+
+pub use {
+    superpose_metadata as metadata, superpose_mount_check as mount_check, superpose_nar as nar,
+    superpose_store_path as store_path,
+};

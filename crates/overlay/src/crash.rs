@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Named points at which a test may kill the process.
+//!
+//! Without the feature `crash-points` all of this compiles to nothing, so that no release build can be made to abort.
+
+/// A point between two effects that reach the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashPoint {
+    /// An addition made its scratch object, empty.
+    ScratchMade,
+    /// The scratch object is complete.
+    ScratchFilled,
+    /// The object has its final name and no row yet.
+    ObjectPlaced,
+    /// The row of the object is committed; its lock file is still there.
+    ObjectRegistered,
+    /// The intent of a removal is on the disk.
+    IntentWritten,
+    /// One of the objects was moved out of the layer.
+    ObjectMoved,
+    /// The rows are deleted; the mount does not know it.
+    RowsDeleted,
+    /// The mount is fresh; the journal is still open.
+    Remounted,
+    /// The journal is closed; the moved trees are still there.
+    JournalClosed,
+    /// One of the moved trees was unlinked.
+    TreeUnlinked,
+    /// A replay put one object back.
+    ObjectReturned,
+}
+
+/// Which of the points kills the process: none, but for tests.
+#[derive(Debug, Clone, Default)]
+pub struct CrashPoints {
+    #[cfg(feature = "crash-points")]
+    left: Option<std::sync::Arc<std::sync::atomic::AtomicU32>>,
+}
+
+impl CrashPoints {
+    /// Aborts the process when the `n`-th point is reached, counted from 1.
+    #[cfg(feature = "crash-points")]
+    #[must_use]
+    pub fn abort_at(n: u32) -> Self {
+        CrashPoints { left: Some(std::sync::Arc::new(std::sync::atomic::AtomicU32::new(n))) }
+    }
+
+    #[cfg_attr(not(feature = "crash-points"), expect(clippy::unused_self, reason = "only tests count the points"))]
+    pub(crate) fn reached(&self, point: CrashPoint) {
+        tracing::trace!(?point, "crash point");
+        #[cfg(feature = "crash-points")]
+        if let Some(left) = &self.left {
+            use std::sync::atomic::Ordering;
+            if left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)) == Ok(1) {
+                std::process::abort();
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bytes of the crash journal, format 1.
+//!
+//! ```text
+//! file    := magic format record*
+//! magic   := "superpose-journal\n"            18 bytes
+//! format  := u32, little endian                1
+//! record  := length body checksum
+//! length  := u32, little endian                bytes of the body, 1..=64 MiB
+//! body    := postcard of `Record`
+//! checksum:= u32, little endian                CRC-32C (Castagnoli) over length and body
+//! ```
+//!
+//! A file of no bytes is a journal in which nothing is begun. Names are bytes and relative to a layer directory or
+//! the trash, so that a store that is moved or mounted elsewhere keeps a valid journal.
+//!
+//! Format rules: the types below are private to this module, hold only fixed-width integers, bytes and vectors, and
+//! never change; a new shape is a new variant of [`Record`], appended. A golden file per format is read by a test.
+//!
+//! What the reader does with damage: a last record that is cut short or does not check is dropped, since the intent
+//! reaches the disk before the first effect, so that nothing was begun; damage before the last record, or a wrong
+//! header, is an error, and nothing is changed.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Intent, Moved, Via};
+
+const MAGIC: &[u8; 18] = b"superpose-journal\n";
+const FORMAT: u32 = 1;
+/// Bytes before the first record.
+const HEADER: usize = MAGIC.len() + 4;
+/// No record is longer: a batch of 100,000 names of the longest kind is 50 MiB.
+const MAX_BODY: usize = 64 << 20;
+const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+
+#[derive(Serialize, Deserialize)]
+enum Record {
+    RemovalV1(RemovalV1),
+}
+
+#[derive(Serialize, Deserialize)]
+struct RemovalV1 {
+    /// The moves in the order in which they are made.
+    moves: Vec<MoveV1>,
+    /// Base names whose rows leave the upper database.
+    rows: Vec<Vec<u8>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MoveV1 {
+    name: Vec<u8>,
+    trash: Vec<u8>,
+    via: u8,
+}
+
+/// Why the bytes are no journal.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FormatError {
+    #[error("it does not begin like a journal")]
+    Magic,
+    #[error("expected format {FORMAT}, found format {0}")]
+    Format(u32),
+    #[error("the record at byte {0} is damaged, and others follow it")]
+    Damaged(usize),
+}
+
+/// What a journal holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// The removals that were begun, oldest first.
+    pub(super) intents: Vec<Intent>,
+    /// Bytes of a last record that did not reach the disk whole.
+    pub(super) torn: usize,
+}
+
+/// The bytes of a journal with one intent.
+pub(super) fn encode(intent: &Intent) -> Vec<u8> {
+    let mut file = Vec::with_capacity(HEADER + 64 * (intent.moves.len() + intent.rows.len()) + 16);
+    file.extend_from_slice(MAGIC);
+    file.extend_from_slice(&FORMAT.to_le_bytes());
+    let record = Record::RemovalV1(RemovalV1 {
+        moves: intent
+            .moves
+            .iter()
+            .map(|moved| MoveV1 {
+                name: moved.name.clone(),
+                trash: moved.trash.clone(),
+                via: match moved.via {
+                    Via::UpperLayer => 0,
+                    Via::MergedView => 1,
+                },
+            })
+            .collect(),
+        rows: intent.rows.clone(),
+    });
+    let body = postcard::to_stdvec(&record).expect("vectors of bytes always serialise");
+    let start = file.len();
+    file.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    file.extend_from_slice(&body);
+    let checksum = CRC.checksum(&file[start..]);
+    file.extend_from_slice(&checksum.to_le_bytes());
+    file
+}
+
+/// Reads a journal.
+pub(super) fn decode(file: &[u8]) -> Result<Contents, FormatError> {
+    let mut contents = Contents::default();
+    if file.is_empty() {
+        return Ok(contents);
+    }
+    if file.len() < HEADER {
+        // The header is written together with the first record; a shorter file is that write, torn.
+        return if MAGIC.starts_with(&file[..file.len().min(MAGIC.len())]) {
+            contents.torn = file.len();
+            Ok(contents)
+        } else {
+            Err(FormatError::Magic)
+        };
+    }
+    if &file[..MAGIC.len()] != MAGIC {
+        return Err(FormatError::Magic);
+    }
+    let format = u32_at(file, MAGIC.len()).unwrap_or(0);
+    if format != FORMAT {
+        return Err(FormatError::Format(format));
+    }
+    let mut at = HEADER;
+    while at < file.len() {
+        match record_at(file, at) {
+            Read::Whole(intent, next) => {
+                contents.intents.push(intent);
+                at = next;
+            }
+            Read::Torn => {
+                contents.torn = file.len() - at;
+                break;
+            }
+            Read::Damaged { next } if next >= file.len() => {
+                contents.torn = file.len() - at;
+                break;
+            }
+            Read::Damaged { .. } => return Err(FormatError::Damaged(at)),
+        }
+    }
+    Ok(contents)
+}
+
+enum Read {
+    Whole(Intent, usize),
+    Torn,
+    Damaged { next: usize },
+}
+
+fn record_at(file: &[u8], at: usize) -> Read {
+    let Some(length) = u32_at(file, at).map(|length| length as usize) else { return Read::Torn };
+    if length == 0 || length > MAX_BODY {
+        return Read::Damaged { next: file.len() };
+    }
+    let body_end = at + 4 + length;
+    let Some(checksum) = u32_at(file, body_end) else { return Read::Torn };
+    let next = body_end + 4;
+    if CRC.checksum(&file[at..body_end]) != checksum {
+        return Read::Damaged { next };
+    }
+    match postcard::take_from_bytes::<Record>(&file[at + 4..body_end]) {
+        Ok((Record::RemovalV1(removal), [])) => match intent(removal) {
+            Some(intent) => Read::Whole(intent, next),
+            None => Read::Damaged { next },
+        },
+        _ => Read::Damaged { next },
+    }
+}
+
+fn intent(removal: RemovalV1) -> Option<Intent> {
+    let moves = removal
+        .moves
+        .into_iter()
+        .map(|moved| {
+            let via = match moved.via {
+                0 => Via::UpperLayer,
+                1 => Via::MergedView,
+                _ => return None,
+            };
+            (is_plain_name(&moved.name) && is_plain_name(&moved.trash))
+                .then_some(Moved { name: moved.name, trash: moved.trash, via })
+        })
+        .collect::<Option<Vec<_>>>()?;
+    removal.rows.iter().all(|row| is_plain_name(row)).then_some(Intent { moves, rows: removal.rows })
+}
+
+/// A name that cannot lead out of the directory it is used in.
+fn is_plain_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.len() <= 255 && name != b"." && name != b".." && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+}
+
+fn u32_at(file: &[u8], at: usize) -> Option<u32> {
+    let bytes = file.get(at..at.checked_add(4)?)?;
+    Some(u32::from_le_bytes(bytes.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn example() -> Intent {
+        Intent {
+            moves: vec![
+                Moved {
+                    name: b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
+                    trash: b"00000001-xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
+                    via: Via::UpperLayer,
+                },
+                Moved {
+                    name: b"0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
+                    trash: b"00000002-0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
+                    via: Via::MergedView,
+                },
+            ],
+            rows: vec![b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec()],
+        }
+    }
+
+    /// The golden file was written once, by the first version of this module, and is never written again.
+    #[test]
+    fn reads_the_golden_file_of_format_1() {
+        let golden = include_bytes!("../../tests/golden/journal-1");
+        let contents = decode(golden).expect("the golden file is a journal");
+        assert_eq!(contents, Contents { intents: vec![example()], torn: 0 });
+        assert_eq!(encode(&example()), golden);
+    }
+
+    #[test]
+    fn a_torn_record_is_nothing_begun() {
+        let whole = encode(&example());
+        for cut in 0..whole.len() {
+            let contents = decode(&whole[..cut]).expect("a prefix is a torn journal");
+            assert_eq!(contents.intents, vec![], "cut at {cut}");
+            assert_eq!(contents.torn > 0, cut > 0 && cut != HEADER, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn damage_before_the_last_record_is_an_error() {
+        let one = encode(&example());
+        let mut two = one.clone();
+        two.extend_from_slice(&one[HEADER..]);
+        assert_eq!(decode(&two).expect("two records").intents.len(), 2);
+        two[HEADER + 10] ^= 1;
+        assert_eq!(decode(&two), Err(FormatError::Damaged(HEADER)));
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        assert_eq!(decode(b"something else entirely, and long enough"), Err(FormatError::Magic));
+        let mut newer = encode(&example());
+        newer[MAGIC.len()] = 2;
+        assert_eq!(decode(&newer), Err(FormatError::Format(2)));
+    }
+
+    #[test]
+    fn names_that_lead_out_are_refused() {
+        for name in [&b"../x"[..], b"..", b"", b"a/b", b"a\0b"] {
+            let mut hostile = example();
+            hostile.moves[0].name = name.to_vec();
+            let contents = decode(&encode(&hostile)).expect("the record is whole but not believed");
+            assert_eq!(contents.intents, vec![], "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn round_trip(names in prop::collection::vec("[a-z0-9.-]{1,40}x", 0..20), behind in any::<bool>()) {
+            let via = if behind { Via::UpperLayer } else { Via::MergedView };
+            let intent = Intent {
+                moves: names.iter().map(|n| Moved { name: n.clone().into_bytes(), trash: format!("t-{n}").into_bytes(), via }).collect(),
+                rows: names.into_iter().map(String::into_bytes).collect(),
+            };
+            prop_assert_eq!(decode(&encode(&intent)).map(|c| c.intents), Ok(vec![intent]));
+        }
+
+        #[test]
+        fn never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..200), with_header in any::<bool>()) {
+            if with_header {
+                let mut file = encode(&example())[..HEADER].to_vec();
+                file.append(&mut bytes);
+                bytes = file;
+            }
+            let _contents = decode(&bytes);
+        }
+    }
+}

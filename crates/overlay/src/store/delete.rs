@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Deleting named paths.
+
+use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::path::Path;
+
+use superpose_metadata::{Closure, MetadataSource};
+use superpose_store_path::{HashPart, StorePath};
+
+use super::Store;
+use crate::gc_lock::CollectorLock;
+use crate::roots::{self, Root, Stale};
+use crate::temp_roots;
+use crate::upper_layer::{Entry, Layer};
+use crate::{Error, Result};
+
+/// Whether roots protect what is to be deleted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Liveness {
+    /// Permanent roots, running processes and temporary roots protect.
+    #[default]
+    Respect,
+    /// Only temporary roots and referrers protect, as with Nix's `--ignore-liveness`.
+    Ignore,
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DeleteOptions {
+    /// Whether roots protect.
+    pub liveness: Liveness,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deleted {
+    /// The paths whose objects left the store or its upper layer, sorted.
+    pub deleted: Vec<StorePath>,
+    /// The paths that stay valid because the lower store has them: nothing of the upper layer was there, or the
+    /// duplicate was dropped (then they are in `deleted` too).
+    pub below: Vec<StorePath>,
+    /// Bytes of disk blocks that were given back: measured, not summed from file sizes, and a file that has another
+    /// name yet gave back nothing.
+    pub bytes: u64,
+    /// Names of files, links and directories that were unlinked.
+    pub entries: u64,
+    /// Deleted trees that some process still uses; they are unlinked by a later deletion.
+    pub waiting: usize,
+    /// Whether the mount was made fresh.
+    pub remounted: bool,
+}
+
+impl Store {
+    /// Deletes paths from the upper layer, or from a local store. Paths that are nowhere count as deleted.
+    ///
+    /// Only what is physically in the upper layer can go. A path that is valid below stays valid: its upper copy is
+    /// dropped. All paths are judged before the first one is touched.
+    ///
+    /// # Errors
+    /// [`Error::StillAlive`] when a referrer outside `paths` or a root needs one of them: nothing is deleted then.
+    /// When the remount fails, what was deleted stays deleted, and the remount stays owed.
+    ///
+    /// # Deviation
+    /// Nix judges the paths one after the other, so that those before the first refusal are gone; it reports success
+    /// for a path that is only below; `keep-outputs` and `keep-derivations` do not matter here, as from Nix 2.35 on.
+    pub fn delete(&mut self, paths: &[StorePath], options: &DeleteOptions) -> Result<Deleted> {
+        let lock = CollectorLock::acquire(&self.state, self.options.wait(), &mut |lock| {
+            tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
+        })?;
+        let paths: Vec<StorePath> = paths.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        self.refuse_alive(&paths, options)?;
+        let (objects, below) = self.deletable(&paths)?;
+        let rows = self.removable_rows(&paths, &below)?;
+        let removal = self.remove(&objects, &rows)?;
+        drop(lock);
+        Ok(Deleted {
+            deleted: objects,
+            below: below.into_iter().collect(),
+            bytes: removal.bytes,
+            entries: removal.entries,
+            waiting: removal.waiting,
+            remounted: removal.remounted,
+        })
+    }
+
+    /// The objects that are physically there to be deleted, and the paths that are valid below.
+    fn deletable(&self, paths: &[StorePath]) -> Result<(Vec<StorePath>, BTreeSet<StorePath>)> {
+        let Some(below) = &self.below else {
+            let mut objects = Vec::new();
+            for path in paths {
+                if self.exists(path)? {
+                    objects.push(path.clone());
+                }
+            }
+            return Ok((objects, BTreeSet::new()));
+        };
+        let mut objects = Vec::new();
+        for path in paths {
+            if below.upper.entry(OsStr::new(path.base_name()))? != Entry::Absent {
+                objects.push(path.clone());
+            }
+        }
+        let valid = below.lower.are_valid(paths)?;
+        let below = paths.iter().zip(valid).filter(|(_, valid)| *valid).map(|(path, _)| path.clone()).collect();
+        Ok((objects, below))
+    }
+
+    /// The rows that go with the paths: all that are there, but for copies from below that other rows refer to.
+    fn removable_rows(&self, paths: &[StorePath], below: &BTreeSet<StorePath>) -> Result<Vec<StorePath>> {
+        let known = self.database.are_valid(paths)?;
+        let mut rows: Vec<StorePath> =
+            paths.iter().zip(known).filter(|(_, known)| *known).map(|(path, _)| path.clone()).collect();
+        // A row that stays keeps those that it refers to, so this goes on until nothing changes.
+        loop {
+            if rows.is_empty() {
+                return Ok(rows);
+            }
+            let going: HashSet<&StorePath> = rows.iter().collect();
+            let referrers = self.database.referrers(&rows)?;
+            let staying: HashSet<StorePath> = rows
+                .iter()
+                .zip(&referrers)
+                .filter(|(path, referrers)| {
+                    below.contains(*path) && referrers.iter().any(|referrer| !going.contains(referrer))
+                })
+                .map(|(path, _)| path.clone())
+                .collect();
+            if staying.is_empty() {
+                return Ok(rows);
+            }
+            rows.retain(|path| !staying.contains(path));
+        }
+    }
+
+    /// Refuses when something that stays needs one of the paths.
+    fn refuse_alive(&self, paths: &[StorePath], options: &DeleteOptions) -> Result<()> {
+        let set: HashSet<&StorePath> = paths.iter().collect();
+        self.refuse_referred(paths, &set)?;
+        let temporary = temp_roots::scan(&self.state, self.dir(), Stale::Remove)?;
+        let protected: HashSet<HashPart> = temporary.roots.iter().map(|root| root.path.hash_part()).collect();
+        if let Some(path) = paths.iter().find(|path| protected.contains(&path.hash_part())) {
+            return Err(self.still_alive(path, "a process that uses it right now (temporary root)".to_owned()));
+        }
+        if options.liveness == Liveness::Ignore {
+            return Ok(());
+        }
+        for root in self.roots()? {
+            if set.contains(&root.path) {
+                return Err(self.still_alive(&root.path, format!("the root '{}'", root.link.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Referrers protect that are objects of the upper layer themselves. The rows of lower objects do not: they find
+    /// what they refer to below.
+    fn refuse_referred(&self, paths: &[StorePath], set: &HashSet<&StorePath>) -> Result<()> {
+        let referrers = self.database.referrers(paths)?;
+        for (path, referrers) in paths.iter().zip(referrers) {
+            let outside: Vec<StorePath> = referrers.into_iter().filter(|referrer| !set.contains(referrer)).collect();
+            let layers = self.locate(&outside)?;
+            if let Some((referrer, _)) = outside.iter().zip(layers).find(|(_, layer)| *layer == Layer::Upper) {
+                return Err(self.still_alive(path, format!("its referrer '{}'", self.dir().display(referrer))));
+            }
+        }
+        Ok(())
+    }
+
+    fn still_alive(&self, path: &StorePath, by: String) -> Error {
+        Error::StillAlive { path: self.dir().join(path), by }
+    }
+
+    /// Everything that keeps paths alive, but for temporary roots: permanent roots that lead to valid paths, and what
+    /// running processes use.
+    ///
+    /// # Errors
+    /// If the state directory or `/proc` cannot be read.
+    pub fn roots(&self) -> Result<Vec<Root>> {
+        roots::lasting::find(&self.state, &self.metadata(), &[self.real.path()])
+    }
+
+    /// Makes `link`, an absolute path outside the store, a symbolic link to an object, and registers it as a root.
+    ///
+    /// The object is protected from now on, and by the link when the store is closed.
+    ///
+    /// # Errors
+    /// A path that is not valid; a link that is relative, in the store, or would replace something else than a link
+    /// into the store.
+    pub fn add_root(&self, link: &Path, path: &StorePath) -> Result<()> {
+        self.add_temp_roots(std::slice::from_ref(path))?;
+        if self.valid_in(path)?.is_none() {
+            return Err(superpose_metadata::Error::NotValid { path: self.dir().join(path) }.into());
+        }
+        roots::add::add_root(&self.state, self.dir(), &[self.real.path()], link, path).map(drop)
+    }
+
+    /// The paths that need one of `paths`, in the upper database: what a deletion would have to take with it.
+    ///
+    /// # Errors
+    /// If the database cannot be read.
+    pub fn dependents(&self, paths: &[StorePath]) -> Result<Vec<StorePath>> {
+        let known = self.database.are_valid(paths)?;
+        let known: Vec<StorePath> =
+            paths.iter().zip(known).filter(|(_, known)| *known).map(|(path, _)| path.clone()).collect();
+        Ok(self.database.closure(&known, Closure::Referrers)?)
+    }
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A store that can be written: a local store, or an overlay store over a verified mount.
+
+mod add;
+mod delete;
+mod open;
+mod place;
+mod register;
+mod removal;
+mod trash;
+mod verify;
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{self, AtFlags};
+use rustix::io::Errno;
+use superpose_metadata::{Database, MetadataSource};
+use superpose_mount_check::VerifiedMount;
+use superpose_store_path::{StoreDir, StorePath};
+
+pub use add::{AddOptions, Added, Outcome, Source};
+pub use delete::{DeleteOptions, Deleted, Liveness};
+pub use open::{Durability, OpenOptions, is_interrupted};
+pub use register::Registered;
+pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
+
+use crate::layout::{Layout, OverlayLayout};
+use crate::mounting::{self, RemountHook};
+use crate::state_dir::StateDir;
+use crate::temp_roots::TempRoots;
+use crate::upper_layer::{Layer, UpperLayer};
+use crate::view::{Merged, StoreView};
+use crate::{Error, Result};
+
+/// A store that can be written.
+///
+/// Holds the store's big lock shared for as long as it lives, as every process does that has a Nix store open.
+#[derive(Debug)]
+pub struct Store {
+    layout: Layout,
+    options: OpenOptions,
+    /// R: the store directory; for an overlay store the merged view.
+    real: RealDir,
+    state: StateDir,
+    database: Database,
+    temp_roots: TempRoots,
+    /// What an overlay store has and a local store lacks.
+    below: Option<Below>,
+}
+
+/// The parts of an overlay store that lie below its merged view.
+#[derive(Debug)]
+struct Below {
+    lower: StoreView,
+    upper: UpperLayer,
+    /// The directories below the upper layer.
+    lower_dirs: Vec<OwnedFd>,
+    hook: Option<RemountHook>,
+}
+
+/// Why writes to an overlay store may trust its mount.
+#[derive(Debug)]
+pub enum MountProof {
+    /// The mount was examined.
+    Verified(VerifiedMount),
+    /// The store URL says `check-mount=false`.
+    CheckDisabled(CheckDisabled),
+}
+
+/// The setting `check-mount=false` of a store URL; nothing else makes this value.
+#[derive(Debug)]
+pub struct CheckDisabled(());
+
+impl MountProof {
+    /// Verifies the mount of an overlay store, unless its URL says `check-mount=false`.
+    ///
+    /// # Errors
+    /// If the mount is not the expected one or cannot be examined. Unmounted or mounted otherwise, additions would go
+    /// to wherever the directory happens to be, and removals would hit objects of another store.
+    pub fn obtain(layout: &OverlayLayout) -> Result<Self> {
+        if !layout.check_mount {
+            return Ok(MountProof::CheckDisabled(CheckDisabled(())));
+        }
+        match layout.check()?.into_proof() {
+            Ok(mount) => Ok(MountProof::Verified(mount)),
+            Err(report) => Err(Error::WrongMount {
+                mount_point: layout.merged().to_path_buf(),
+                url: layout.reference.to_string(),
+                report,
+            }),
+        }
+    }
+}
+
+/// The physical store directory, held open.
+#[derive(Debug)]
+struct RealDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl RealDir {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Below {
+    /// Whether something of this name is in a layer below, be it an object or not.
+    fn lies_below(&self, name: &OsStr) -> Result<bool> {
+        for (layer, dir) in self.lower_dirs.iter().enumerate() {
+            match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(_) => return Ok(true),
+                Err(Errno::NOENT) => {}
+                Err(source) => {
+                    let path = self.lower.layers().get(layer).cloned().unwrap_or_default();
+                    return Err(Error::io("examine", path.join(name), source));
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Store {
+    /// The logical store directory.
+    #[must_use]
+    pub fn dir(&self) -> &StoreDir {
+        self.database.store_dir()
+    }
+
+    /// Where the parts of the store are.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The merged metadata: upper database first, then the lower store. Asking writes nothing.
+    #[must_use]
+    pub fn metadata(&self) -> Merged<'_> {
+        Merged {
+            upper: &self.database,
+            lower: self.below.as_ref().map(|below| &below.lower as &dyn MetadataSource),
+        }
+    }
+
+    /// The metadata of the upper layer alone; for a local store all of it.
+    #[must_use]
+    pub fn upper_metadata(&self) -> &dyn MetadataSource {
+        &self.database
+    }
+
+    /// Says of each path which layer holds its object.
+    ///
+    /// # Errors
+    /// If the upper layer cannot be read.
+    pub fn locate(&self, paths: &[StorePath]) -> Result<Vec<Layer>> {
+        match &self.below {
+            None => Ok(vec![Layer::Upper; paths.len()]),
+            Some(below) => below.upper.locate(paths),
+        }
+    }
+
+    /// Protects paths from every collector until this store is closed.
+    ///
+    /// To be called before asking whether they are valid: a path that was valid before it was protected may be gone.
+    ///
+    /// # Errors
+    /// If the temporary roots of this process cannot be written, or a collector does not answer.
+    pub fn add_temp_roots(&self, paths: &[StorePath]) -> Result<()> {
+        self.temp_roots.add(paths, self.options.wait(), &mut |_| {
+            tracing::info!("waiting for a garbage collection to end");
+        })
+    }
+
+    fn overlay(&self) -> Result<&Below> {
+        self.below.as_ref().ok_or_else(|| Error::NoLayers { url: self.layout.reference().to_string() })
+    }
+
+    /// Makes the mount fresh, with the user's hook if there is one.
+    ///
+    /// # Errors
+    /// If the hook fails, or the kernel refuses. What was deleted stays deleted; the remount stays owed.
+    pub fn refresh_mount(&self) -> Result<()> {
+        match &self.overlay()?.hook {
+            Some(hook) => hook.run(self.real.path()),
+            None => mounting::refresh_directory(self.real.fd(), self.real.path()).map(|_| ()),
+        }
+    }
+}

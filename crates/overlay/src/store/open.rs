@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opening a store for writing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use superpose_metadata::{Database, OpenDatabase};
+
+use super::{Below, MountProof, RealDir, Store};
+use crate::crash::CrashPoints;
+use crate::flock::LockWait;
+use crate::journal::{self, Journal, State};
+use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
+use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
+use crate::state_dir::{OWN, StateDir};
+use crate::temp_roots::TempRoots;
+use crate::upper_layer::UpperLayer;
+use crate::view::StoreView;
+use crate::{Error, Result};
+
+/// Whether what is added survives a power cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Objects are on the disk before their rows are written, and the rows before the call returns. The number of
+    /// syncs does not depend on the number of objects.
+    ///
+    /// # Deviation
+    /// Nix does not sync objects unless `fsync-store-paths` is set: after a power cut it may have valid paths whose
+    /// files are empty.
+    #[default]
+    Synced,
+    /// The kernel writes when it likes, as with Nix's defaults.
+    Unsynced,
+}
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// Whether what is added survives a power cut.
+    pub durability: Durability,
+    /// How long to wait for a lock or a busy database; without a limit as long as it takes, as Nix does.
+    pub wait_limit: Option<Duration>,
+    /// How long a remount hook may run.
+    pub hook_limit: Duration,
+    /// Where a test kills the process.
+    pub crash_points: CrashPoints,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            durability: Durability::default(),
+            wait_limit: None,
+            hook_limit: HOOK_TIME_LIMIT,
+            crash_points: CrashPoints::default(),
+        }
+    }
+}
+
+impl OpenOptions {
+    pub(super) fn wait(&self) -> LockWait {
+        self.wait_limit.map_or(LockWait::Forever, LockWait::AtMost)
+    }
+}
+
+impl Store {
+    /// Opens a store for writing: verifies the mount of an overlay store, creates what is missing of the state
+    /// directory, and undoes or finishes what an interrupted process had begun.
+    ///
+    /// What it costs does not depend on how many objects there are.
+    ///
+    /// # Errors
+    /// A store that is read-only, has no directory here, is not mounted as it should be, or whose database cannot be
+    /// used. Nothing is created before the mount is verified.
+    pub fn open(layout: Layout, options: OpenOptions) -> Result<Self> {
+        match layout {
+            Layout::Local(local) => Self::open_local(local, options),
+            Layout::Overlay(overlay) => {
+                let mount = MountProof::obtain(&overlay)?;
+                Self::open_overlay(overlay, mount, options)
+            }
+        }
+    }
+
+    /// Opens a local store for writing; the store directory is created when it is missing.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_local(layout: LocalLayout, options: OpenOptions) -> Result<Self> {
+        refuse_read_only(&Layout::Local(layout.clone()))?;
+        let path = &layout.settings.real_dir;
+        create_with_parents(path)?;
+        let real = RealDir { fd: layout::open_store_directory(path)?, path: path.clone() };
+        // Nix expects its hard-link farm in every local store.
+        create_directory(&path.join(".links"))?;
+        Self::assemble(Layout::Local(layout), real, None, options)
+    }
+
+    /// Opens an overlay store for writing. The proof of the mount is what makes it possible.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_overlay(layout: OverlayLayout, mount: MountProof, options: OpenOptions) -> Result<Self> {
+        refuse_read_only(&Layout::Overlay(layout.clone()))?;
+        let named = layout::open_store_directory(layout.merged())?;
+        let (real, upper, lower_dirs) = open_layers(&layout, &mount, named)?;
+        let real = RealDir { fd: real, path: layout.merged().to_path_buf() };
+        let lower = StoreView::open(&layout.lower)?;
+        let below = Below {
+            lower,
+            upper: UpperLayer::new(upper, &layout.upper_layer),
+            lower_dirs,
+            hook: layout
+                .remount_hook
+                .as_ref()
+                .map(|hook| RemountHook::new(hook).with_time_limit(options.hook_limit)),
+        };
+        let mut store = Self::assemble(Layout::Overlay(layout), real, Some(below), options)?;
+        store.recover()?;
+        Ok(store)
+    }
+
+    fn assemble(layout: Layout, real: RealDir, below: Option<Below>, options: OpenOptions) -> Result<Self> {
+        let settings = layout.settings();
+        create_with_parents(&settings.state_dir)?;
+        let state = StateDir::open(&settings.state_dir)?;
+        let mut database = OpenDatabase::read_write(state.db_path(), settings.store_dir.clone());
+        if let Some(limit) = options.wait_limit {
+            database.busy_limit = limit;
+        }
+        let database = Database::open(&database)?;
+        let temp_roots = TempRoots::new(&state, &settings.store_dir);
+        Ok(Store { layout, options, real, state, database, temp_roots, below })
+    }
+
+    /// Undoes or finishes what a process that is gone had begun.
+    ///
+    /// # Errors
+    /// If objects cannot be put back. A remount that is not permitted stays owed: the store opens all the same, since
+    /// its metadata is whole, and whoever may remount does it later.
+    fn recover(&mut self) -> Result<()> {
+        let own = self.state.path().join(OWN);
+        if !matches!(Journal::peek(&own)?, State::Interrupted(_)) {
+            return Ok(());
+        }
+        match Journal::open(&own)? {
+            (mut journal, State::Interrupted(intents)) => match self.replay(&mut journal, &intents) {
+                Err(error @ Error::RemountNotPermitted { .. }) => {
+                    tracing::warn!(%error, "the mount is not fresh: removed objects may read as they were");
+                    Ok(())
+                }
+                other => other,
+            },
+            // Somebody else was quicker.
+            (_, State::Idle | State::Busy) => Ok(()),
+        }
+    }
+}
+
+/// Whether a removal was interrupted, or a remount is owed, in the store of this state directory.
+///
+/// # Errors
+/// If the journal is damaged or cannot be read.
+pub fn is_interrupted(state_dir: &Path) -> Result<bool> {
+    Ok(matches!(journal::Journal::peek(&state_dir.join(OWN))?, State::Interrupted(_)))
+}
+
+/// The merged view, the upper layer and the lower directories, held open.
+///
+/// With a verified mount they are opened by way of the proof: exactly the directories that were examined, whatever
+/// their paths lead to meanwhile.
+fn open_layers(
+    layout: &OverlayLayout,
+    mount: &MountProof,
+    named: OwnedFd,
+) -> Result<(OwnedFd, OwnedFd, Vec<OwnedFd>)> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match mount {
+        MountProof::Verified(proof) => {
+            let reopen = |fd, path: &Path| {
+                fs::openat(fd, ".", flags, Mode::empty()).map_err(|source| Error::io("open the layer", path, source))
+            };
+            let lower = proof.lower().map(|fd| reopen(fd, layout.merged())).collect::<Result<_>>()?;
+            Ok((reopen(proof.mount_point(), layout.merged())?, reopen(proof.upper(), &layout.upper_layer)?, lower))
+        }
+        MountProof::CheckDisabled(_) => {
+            let open = |path: &Path| {
+                fs::open(path, flags, Mode::empty()).map_err(|source| Error::io("open the layer", path, source))
+            };
+            let lower = layout.lower_layers().iter().map(|path| open(path)).collect::<Result<_>>()?;
+            Ok((named, open(&layout.upper_layer)?, lower))
+        }
+    }
+}
+
+fn refuse_read_only(layout: &Layout) -> Result<()> {
+    if layout.settings().read_only {
+        return Err(Error::ReadOnlyStore { url: layout.reference().to_string() });
+    }
+    Ok(())
+}
+
+fn create_with_parents(path: &Path) -> Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    missing.into_iter().rev().try_for_each(create_directory)
+}
+
+fn create_directory(path: &Path) -> Result<()> {
+    match fs::mkdir(path, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(source) => Err(Error::io("create the directory", path, source)),
+    }
+}

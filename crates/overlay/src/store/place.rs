@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Putting an object in its place: from a scratch name, under its lock, by one rename.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+use superpose_metadata::{MetadataSource, PathInfo};
+use superpose_nar::{RestoreOptions, SyncPolicy};
+use superpose_store_path::StorePath;
+
+use super::Store;
+use super::open::Durability;
+use crate::crash::CrashPoint;
+use crate::path_lock::{PathLocks, Release};
+use crate::random;
+use crate::upper_layer::Layer;
+use crate::{Error, Result};
+
+/// An object that is being made, under a name that no object has.
+///
+/// The name parses as a store path, and a temporary root protects it: a collector removes it when the process is
+/// gone, and not before.
+#[derive(Debug)]
+pub(super) struct Scratch(StorePath);
+
+impl Scratch {
+    /// The name in the store directory.
+    pub(super) fn name(&self) -> &OsStr {
+        OsStr::new(self.0.base_name())
+    }
+}
+
+/// Whether an object had to be put in its place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    Now,
+    /// Somebody else was quicker.
+    Before(Layer),
+}
+
+impl Store {
+    /// Chooses a scratch name and protects it, together with `destinations` that are known already.
+    pub(super) fn scratch(&mut self, destinations: &[StorePath]) -> Result<Scratch> {
+        let scratch = random::scratch_path();
+        let mut paths = destinations.to_vec();
+        paths.push(scratch.clone());
+        self.add_temp_roots(&paths)?;
+        self.options.crash_points.reached(CrashPoint::ScratchMade);
+        Ok(Scratch(scratch))
+    }
+
+    /// How objects are unpacked so that they are as durable as the store was opened for.
+    pub(super) fn restore_options(&self) -> RestoreOptions {
+        RestoreOptions::default().sync(match self.options.durability {
+            Durability::Synced => SyncPolicy::WholeTree,
+            Durability::Unsynced => SyncPolicy::None,
+        })
+    }
+
+    /// In which layer a path is valid already, if it is.
+    pub(super) fn valid_in(&self, path: &StorePath) -> Result<Option<Layer>> {
+        let path = std::slice::from_ref(path);
+        if self.database.are_valid(path)?[0] {
+            return Ok(Some(Layer::Upper));
+        }
+        match &self.below {
+            Some(below) if below.lower.are_valid(path)?[0] => Ok(Some(Layer::Lower)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Moves a finished scratch object to its place and registers it. `info.path` is protected by the caller.
+    ///
+    /// On failure the scratch object is removed, unless it was the kernel that failed; nothing is half registered.
+    pub(super) fn place(&mut self, scratch: &Scratch, info: &PathInfo) -> Result<Placed> {
+        self.options.crash_points.reached(CrashPoint::ScratchFilled);
+        let path = &info.path;
+        let release = match &self.below {
+            Some(below) if below.lies_below(OsStr::new(&format!("{}.lock", path.base_name())))? => Release::Keep,
+            _ => Release::Unlink,
+        };
+        let fd = self.real.fd.try_clone().map_err(|source| Error::io("use", self.real.path(), source))?;
+        let real = self.real.path().to_path_buf();
+        let locks = PathLocks::acquire(
+            std::os::fd::AsFd::as_fd(&fd),
+            &real,
+            [path],
+            self.options.wait(),
+            &mut |lock| tracing::info!(lock = %lock.display(), "waiting for another process that adds the same path"),
+        )?;
+        if let Some(layer) = self.valid_in(path)? {
+            self.discard(scratch)?;
+            locks.release(|_| release);
+            return Ok(Placed::Before(layer));
+        }
+        self.clear(path)?;
+        fs::renameat(self.real.fd(), scratch.name(), self.real.fd(), path.base_name())
+            .map_err(|source| Error::io("move a finished object to", self.real.path().join(path.base_name()), source))?;
+        if self.options.durability == Durability::Synced {
+            fs::fsync(self.real.fd()).map_err(|source| Error::io("sync", self.real.path(), source))?;
+        }
+        self.options.crash_points.reached(CrashPoint::ObjectPlaced);
+        if let Err(error) = self.register(std::slice::from_ref(info)) {
+            // Not valid, so it must not lie where a valid object would.
+            let removed = superpose_nar::remove_tree(self.real.fd(), path.base_name());
+            if let Err(cleanup) = removed {
+                tracing::warn!(object = %path, %cleanup, "an object that could not be registered stays behind as garbage");
+            }
+            locks.release(|_| release);
+            return Err(error);
+        }
+        self.options.crash_points.reached(CrashPoint::ObjectRegistered);
+        locks.release(|_| release);
+        self.sync_database()?;
+        Ok(Placed::Now)
+    }
+
+    /// Removes a scratch object that is not needed.
+    pub(super) fn discard(&self, scratch: &Scratch) -> Result<()> {
+        superpose_nar::remove_tree(self.real.fd(), scratch.name())?;
+        Ok(())
+    }
+
+    /// Removes what lies unregistered where an object is to be.
+    ///
+    /// In an overlay store a directory that lies below gets a whiteout by this, and the object that is then moved
+    /// over the whiteout becomes opaque: nothing of the unregistered one shines through.
+    fn clear(&self, path: &StorePath) -> Result<()> {
+        if self.exists(path)? {
+            tracing::debug!(object = %path, "removing what lies unregistered in the place of a new object");
+            superpose_nar::remove_tree(self.real.fd(), path.base_name())?;
+        }
+        Ok(())
+    }
+
+    /// Has the rows on the disk: with a write-ahead log, SQLite itself syncs at checkpoints only.
+    fn sync_database(&self) -> Result<()> {
+        if self.options.durability == Durability::Unsynced {
+            return Ok(());
+        }
+        let mut log = self.database.file().as_os_str().to_owned();
+        log.push("-wal");
+        let synced = fs::open(&log, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fdatasync);
+        match synced {
+            // Without a write-ahead log the commit itself synced.
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(source) => Err(Error::io("sync the database log", log, source)),
+        }
+    }
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A store that is only read: nothing of it is created, locked or changed.
+
+mod merged;
+
+use std::path::PathBuf;
+
+use superpose_metadata::{
+    Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation, RealisationKey,
+    Visit,
+};
+use superpose_store_path::{HashPart, StoreDir, StorePath};
+
+pub use merged::Merged;
+
+use crate::layout::Layout;
+use crate::store::MountProof;
+use crate::roots::{Root, lasting};
+use crate::state_dir::StateDir;
+use crate::upper_layer::{Layer, UpperLayer};
+use crate::usage::{self, Usage};
+use crate::{Error, Result};
+
+/// The metadata of a store and the place of its objects, read only.
+///
+/// This is what a store below an overlay is, and what a question needs; nothing is created for either.
+#[derive(Debug)]
+pub struct StoreView {
+    layout: Layout,
+    parts: Parts,
+}
+
+#[derive(Debug)]
+enum Parts {
+    Local(Database),
+    Overlay { upper: Upper, layer: Option<UpperLayer>, lower: Box<StoreView> },
+}
+
+/// The upper database, or its stand-in before the first write makes one.
+#[derive(Debug)]
+enum Upper {
+    Database(Database),
+    Nothing(MemorySource),
+}
+
+impl Upper {
+    fn source(&self) -> &dyn MetadataSource {
+        match self {
+            Upper::Database(database) => database,
+            Upper::Nothing(nothing) => nothing,
+        }
+    }
+}
+
+impl StoreView {
+    /// Opens a store for reading, without asking whether it is mounted.
+    ///
+    /// # Errors
+    /// If a database of the chain is missing or cannot be read. An overlay store whose upper database was never
+    /// made has an empty one.
+    pub fn open(layout: &Layout) -> Result<Self> {
+        let settings = layout.settings();
+        let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
+        let parts = match layout {
+            Layout::Local(_) => Parts::Local(Database::open(&options)?),
+            Layout::Overlay(overlay) => {
+                let upper = match Database::open(&options) {
+                    Ok(database) => Upper::Database(database),
+                    Err(superpose_metadata::Error::MissingDatabase { .. } | superpose_metadata::Error::MissingSchema { .. }) => {
+                        Upper::Nothing(MemorySource::new(settings.store_dir.clone()))
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                let layer = match UpperLayer::open(&overlay.upper_layer) {
+                    Ok(layer) => Some(layer),
+                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+                    Err(error) => return Err(error),
+                };
+                Parts::Overlay { upper, layer, lower: Box::new(StoreView::open(&overlay.lower)?) }
+            }
+        };
+        Ok(StoreView { layout: layout.clone(), parts })
+    }
+
+    /// Opens a store for reading and verifies the mount if it is an overlay store, so that what is said to be valid
+    /// is also there to be used.
+    ///
+    /// # Errors
+    /// As [`StoreView::open`]; and if the mount is not the expected one.
+    pub fn open_verified(layout: &Layout) -> Result<Self> {
+        if let Layout::Overlay(overlay) = layout {
+            MountProof::obtain(overlay)?;
+        }
+        Self::open(layout)
+    }
+
+    /// Where the parts of the store are.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The directories that hold the objects, top-most first.
+    #[must_use]
+    pub fn layers(&self) -> Vec<PathBuf> {
+        self.layout.layers()
+    }
+
+    /// The upper database of an overlay store, all of a local one.
+    #[must_use]
+    pub fn upper_metadata(&self) -> &dyn MetadataSource {
+        match &self.parts {
+            Parts::Local(database) => database,
+            Parts::Overlay { upper, .. } => upper.source(),
+        }
+    }
+
+    /// The store below, if this is an overlay store.
+    #[must_use]
+    pub fn lower(&self) -> Option<&StoreView> {
+        match &self.parts {
+            Parts::Local(_) => None,
+            Parts::Overlay { lower, .. } => Some(lower),
+        }
+    }
+
+    /// Says of each path which layer holds its object.
+    ///
+    /// # Errors
+    /// If the upper layer cannot be read.
+    pub fn locate(&self, paths: &[StorePath]) -> Result<Vec<Layer>> {
+        match &self.parts {
+            Parts::Local(_) => Ok(vec![Layer::Upper; paths.len()]),
+            Parts::Overlay { layer: Some(layer), .. } => layer.locate(paths),
+            Parts::Overlay { layer: None, .. } => Ok(vec![Layer::Lower; paths.len()]),
+        }
+    }
+
+    /// Everything that keeps paths alive, but for temporary roots: permanent roots that lead to valid paths, and what
+    /// running processes use. Nothing is removed, not even a root that leads nowhere.
+    ///
+    /// # Errors
+    /// If the state directory or `/proc` cannot be read.
+    pub fn roots(&self) -> Result<Vec<Root>> {
+        let settings = self.layout.settings();
+        match StateDir::open_read_only(&settings.state_dir) {
+            Ok(state) => lasting::find(&state, self, &[&settings.real_dir]),
+            // Nothing was ever written to this store.
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is physically in the upper layer: files and blocks, nothing of the lower store. For a local store, all of
+    /// it.
+    ///
+    /// # Errors
+    /// If the directory cannot be walked.
+    pub fn upper_usage(&self) -> Result<Usage> {
+        let directory = match &self.layout {
+            Layout::Local(local) => &local.settings.real_dir,
+            Layout::Overlay(overlay) => &overlay.upper_layer,
+        };
+        usage::measure(directory)
+    }
+
+    fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> A) -> A {
+        match &self.parts {
+            Parts::Local(database) => ask(database),
+            Parts::Overlay { upper, lower, .. } => ask(&Merged { upper: upper.source(), lower: Some(lower.as_ref()) }),
+        }
+    }
+}
+
+type Answer<T> = superpose_metadata::Result<T>;
+
+impl MetadataSource for StoreView {
+    fn store_dir(&self) -> &StoreDir {
+        self.layout.store_dir()
+    }
+
+    fn are_valid(&self, paths: &[StorePath]) -> Answer<Vec<bool>> {
+        self.with(|source| source.are_valid(paths))
+    }
+
+    fn path_infos(&self, paths: &[StorePath]) -> Answer<Vec<Option<PathInfo>>> {
+        self.with(|source| source.path_infos(paths))
+    }
+
+    fn closure(&self, roots: &[StorePath], direction: Closure) -> Answer<Vec<StorePath>> {
+        self.with(|source| source.closure(roots, direction))
+    }
+
+    fn closure_infos(&self, roots: &[StorePath], prune: &mut Prune<'_>) -> Answer<Vec<PathInfo>> {
+        self.with(|source| source.closure_infos(roots, prune))
+    }
+
+    fn referrers(&self, paths: &[StorePath]) -> Answer<Vec<Vec<StorePath>>> {
+        self.with(|source| source.referrers(paths))
+    }
+
+    fn valid_derivers(&self, paths: &[StorePath]) -> Answer<Vec<Vec<StorePath>>> {
+        self.with(|source| source.valid_derivers(paths))
+    }
+
+    fn derivation_outputs(&self, derivations: &[StorePath]) -> Answer<Vec<Option<Outputs>>> {
+        self.with(|source| source.derivation_outputs(derivations))
+    }
+
+    fn path_from_hash_part(&self, parts: &[HashPart]) -> Answer<Vec<Option<StorePath>>> {
+        self.with(|source| source.path_from_hash_part(parts))
+    }
+
+    fn realisations(&self, keys: &[RealisationKey]) -> Answer<Vec<Option<Realisation>>> {
+        self.with(|source| source.realisations(keys))
+    }
+
+    fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Answer<()> {
+        self.with(|source| source.for_each_valid_path(visit))
+    }
+
+    fn count(&self) -> Answer<u64> {
+        self.with(|source| source.count())
+    }
+}
