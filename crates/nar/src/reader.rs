@@ -24,8 +24,8 @@ const KEYWORD: u64 = NODE.len() as u64;
 const NESTED_END: u64 = 2 * PARENTHESIS;
 /// The shortest node, an empty directory; its keyword is the only one of more than eight characters here.
 const SHORTEST_NODE: u64 = PARENTHESIS + KEYWORD + 24 + PARENTHESIS;
-/// The shortest entry, with a name of up to eight bytes.
-const SHORTEST_ENTRY: u64 = 5 * KEYWORD + SHORTEST_NODE;
+/// The shortest entry behind its keyword, with a name of up to eight bytes, up to the end of its node.
+const SHORTEST_ENTRY: u64 = PARENTHESIS + KEYWORD + (8 + 8) + KEYWORD + SHORTEST_NODE;
 
 /// What a [`Reader`] finds next in an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +276,8 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self) -> Result<Step> {
-        self.expect_more(PARENTHESIS);
+        // No entry of this directory is open, so that of the ends around one only the directory's own is due.
+        self.reach_to(self.ends() - PARENTHESIS);
         if self.one_of("`entry` or `)`", &["entry", ")"])? == 1 {
             self.depth -= 1;
             self.state = State::Closed;
@@ -312,12 +313,18 @@ impl<R: Read> Reader<R> {
         Ok(Step::Entry)
     }
 
-    /// Notes that the archive goes on for at least this many bytes and the ends of all nodes around them.
+    /// The ends of all open directories, and of their open entries.
+    fn ends(&self) -> u64 {
+        NESTED_END * self.depth as u64
+    }
+
+    /// Notes that the node at hand goes on for at least this many bytes, behind which all open nodes have to end.
     fn expect_more(&mut self, bytes: u64) {
-        let ends = NESTED_END * self.depth as u64;
-        self.reach = self
-            .reach
-            .max(self.offset().saturating_add(bytes).saturating_add(ends));
+        self.reach_to(bytes.saturating_add(self.ends()));
+    }
+
+    fn reach_to(&mut self, bytes: u64) {
+        self.reach = self.reach.max(self.offset().saturating_add(bytes));
     }
 
     fn keyword(&mut self, word: &'static str) -> Result<()> {

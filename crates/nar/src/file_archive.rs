@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The archive of a file that is not there as a file: of bytes in memory, or of a stream of known length.
+
+use std::io::{self, Read};
+
+/// Reads as the archive of a regular, non-executable file with the given contents.
+///
+/// Objects whose path follows from their bare contents (text, and flat fixed outputs) are made this way: the mode of
+/// the file that the contents came from does not matter.
+pub struct FileArchive<R> {
+    head: io::Cursor<Vec<u8>>,
+    contents: io::Take<R>,
+    missing: u64,
+    tail: io::Cursor<Vec<u8>>,
+}
+
+impl<R: Read> FileArchive<R> {
+    /// Wraps contents of exactly `size` bytes.
+    pub fn new(contents: R, size: u64) -> Self {
+        let mut head = Vec::with_capacity(96);
+        for token in [&b"nix-archive-1"[..], b"(", b"type", b"regular", b"contents"] {
+            push_string(&mut head, token);
+        }
+        head.extend_from_slice(&size.to_le_bytes());
+        let padding = (8 - size % 8) % 8;
+        let mut tail = vec![0; usize::try_from(padding).expect("padding is shorter than eight bytes")];
+        push_string(&mut tail, b")");
+        FileArchive {
+            head: io::Cursor::new(head),
+            contents: contents.take(size),
+            missing: size,
+            tail: io::Cursor::new(tail),
+        }
+    }
+}
+
+fn push_string(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+    out.extend_from_slice(bytes);
+    out.resize(out.len().next_multiple_of(8), 0);
+}
+
+impl<R: Read> Read for FileArchive<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let read = self.head.read(buffer)?;
+        if read > 0 {
+            return Ok(read);
+        }
+        if self.missing > 0 {
+            let read = self.contents.read(buffer)?;
+            if read == 0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!(
+                        "the contents ended {} bytes before the announced size",
+                        self.missing
+                    ),
+                ));
+            }
+            self.missing -= read as u64;
+            return Ok(read);
+        }
+        self.tail.read(buffer)
+    }
+}
+
+impl<R> std::fmt::Debug for FileArchive<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileArchive")
+            .field("missing", &self.missing)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use superpose_store_path::{HashAlgorithm, HashEncoding, hash_bytes};
+
+    #[test]
+    fn gives_the_archive_of_a_file() {
+        let mut archive = Vec::new();
+        let size = FileArchive::new(&b"abc"[..], 3)
+            .read_to_end(&mut archive)
+            .expect("memory can be read");
+        assert_eq!(size, 120);
+        assert_eq!(
+            hash_bytes(HashAlgorithm::Sha256, &archive).render_bare(HashEncoding::Base16),
+            "11a71b4754d812f4aea20161c533bdaa112ac5c853013e65d3aa9640b5735230"
+        );
+        let mut empty = Vec::new();
+        assert_eq!(
+            FileArchive::new(io::empty(), 0)
+                .read_to_end(&mut empty)
+                .expect("memory can be read"),
+            112
+        );
+    }
+
+    #[test]
+    fn contents_that_are_too_short_are_an_error_and_longer_ones_are_cut() {
+        let mut archive = Vec::new();
+        assert!(FileArchive::new(&b"ab"[..], 3).read_to_end(&mut archive).is_err());
+        archive.clear();
+        FileArchive::new(&b"abcd"[..], 3)
+            .read_to_end(&mut archive)
+            .expect("memory can be read");
+        assert_eq!(archive.len(), 120);
+    }
+}
