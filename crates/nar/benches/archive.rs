@@ -88,7 +88,7 @@ fn trees(c: &mut Criterion) {
         group.bench_function("restore", |b| {
             b.iter_custom(|rounds| {
                 making(&directory, rounds, || {
-                    drop(restore(&mut &archive[..], &directory, "made", &options).unwrap())
+                    restore(&mut &archive[..], &directory, "made", &options).unwrap();
                 })
             });
         });

@@ -94,12 +94,10 @@ fn archives_may_stand_one_behind_the_other() {
 #[test]
 fn contents_of_more_than_four_gibibytes() {
     let size: u64 = (4 << 30) + 1;
-    let head = strings(["nix-archive-1", "(", "type", "regular", "contents"]);
+    let mut head = strings(["nix-archive-1", "(", "type", "regular", "contents"]);
+    head.extend(size.to_le_bytes());
     let end = string(")");
-    let source = (&head[..])
-        .chain(&size.to_le_bytes()[..])
-        .chain(io::repeat(0).take(size + 7))
-        .chain(&end[..]);
+    let source = (&head[..]).chain(io::repeat(0).take(size + 7)).chain(&end[..]);
     let mut reader = Reader::new(source);
     assert_eq!(
         reader.next_event().unwrap(),
