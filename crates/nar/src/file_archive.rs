@@ -3,6 +3,8 @@
 
 use std::io::{self, Read};
 
+use crate::format::{CLOSE, FILE, START, padding};
+
 /// Reads as the archive of a regular, non-executable file with the given contents.
 ///
 /// Objects whose path follows from their bare contents (text, and flat fixed outputs) are made this way: the mode of
@@ -15,16 +17,10 @@ pub struct FileArchive<R> {
 }
 
 impl<R: Read> FileArchive<R> {
-    /// Wraps contents of exactly `size` bytes.
+    /// Wraps contents of exactly `size` bytes; more are not read, fewer are an error.
     pub fn new(contents: R, size: u64) -> Self {
-        let mut head = Vec::with_capacity(96);
-        for token in [&b"nix-archive-1"[..], b"(", b"type", b"regular", b"contents"] {
-            push_string(&mut head, token);
-        }
-        head.extend_from_slice(&size.to_le_bytes());
-        let padding = (8 - size % 8) % 8;
-        let mut tail = vec![0; usize::try_from(padding).expect("padding is shorter than eight bytes")];
-        push_string(&mut tail, b")");
+        let head = [&START[..], &FILE, &size.to_le_bytes()].concat();
+        let tail = [&[0; 8][..padding(size)], &CLOSE].concat();
         FileArchive {
             head: io::Cursor::new(head),
             contents: contents.take(size),
@@ -32,12 +28,6 @@ impl<R: Read> FileArchive<R> {
             tail: io::Cursor::new(tail),
         }
     }
-}
-
-fn push_string(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    out.extend_from_slice(bytes);
-    out.resize(out.len().next_multiple_of(8), 0);
 }
 
 impl<R: Read> Read for FileArchive<R> {
