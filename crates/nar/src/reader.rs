@@ -422,7 +422,12 @@ impl<R: Read> Reader<R> {
     }
 
     fn malformed(&self, problem: Malformed) -> Error {
-        let path = self.names[..self.depth]
+        // Between two entries the node at hand is the directory itself.
+        let depth = match self.state {
+            State::Directory => self.depth.saturating_sub(1),
+            _ => self.depth,
+        };
+        let path = self.names[..depth]
             .iter()
             .map(|name| OsStr::from_bytes(name))
             .collect::<PathBuf>();
