@@ -72,13 +72,21 @@ fn encode_to(bytes: &[u8], digits: &mut [u8]) {
         encoded_len(bytes.len()),
         "the caller sized the output"
     );
-    for (group, output) in bytes.chunks(5).zip(digits.rchunks_mut(8)) {
-        let mut number = [0; 8];
-        number[..group.len()].copy_from_slice(group);
-        let number = u64::from_le_bytes(number);
-        for (place, digit) in output.iter_mut().rev().enumerate() {
-            *digit = ALPHABET[(number >> (5 * place)) as usize & 31];
-        }
+    // Whole groups first, of a size the compiler knows; the group at the end has the digits at the beginning.
+    let (groups, rest) = bytes.as_chunks();
+    let (rest_digits, group_digits) = digits.as_rchunks_mut::<8>();
+    for (&[a, b, c, d, e], output) in groups.iter().zip(group_digits.iter_mut().rev()) {
+        write_digits(u64::from_le_bytes([a, b, c, d, e, 0, 0, 0]), output);
+    }
+    let mut number = [0; 8];
+    number[..rest.len()].copy_from_slice(rest);
+    write_digits(u64::from_le_bytes(number), rest_digits);
+}
+
+/// Writes the lowest digits of `number`, as many as there is room for.
+fn write_digits(number: u64, digits: &mut [u8]) {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = ALPHABET[(number >> (5 * place)) as usize & 31];
     }
 }
 
@@ -110,17 +118,15 @@ pub(crate) fn decode_to(text: &[u8], output: &mut [u8]) -> Result<()> {
     check_len(text, output.len())?;
     let bytes = output.len();
     let mut seen = 0;
-    let mut overflow = 0;
-    for (digits, group) in text.rchunks(8).zip(output.chunks_mut(5)) {
-        let mut number: u64 = 0;
-        for &digit in digits {
-            let value = DIGITS[digit as usize];
-            seen |= value;
-            number = number << 5 | u64::from(value & 31);
-        }
-        overflow |= number >> (8 * group.len());
-        group.copy_from_slice(&number.to_le_bytes()[..group.len()]);
+    let (groups, rest) = output.as_chunks_mut::<5>();
+    let (rest_digits, group_digits) = text.as_rchunks::<8>();
+    for (group, digits) in groups.iter_mut().zip(group_digits.iter().rev()) {
+        let [a, b, c, d, e, ..] = read_digits(digits, &mut seen).to_le_bytes();
+        *group = [a, b, c, d, e];
     }
+    let number = read_digits(rest_digits, &mut seen);
+    rest.copy_from_slice(&number.to_le_bytes()[..rest.len()]);
+    let overflow = number >> (8 * rest.len());
     let fail = |expected| Error::Nix32 {
         found: excerpt(text),
         bytes,
@@ -135,6 +141,15 @@ pub(crate) fn decode_to(text: &[u8], output: &mut [u8]) -> Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Reads at most eight digits; `seen` collects the values, to tell whether all of them were digits.
+fn read_digits(digits: &[u8], seen: &mut u8) -> u64 {
+    digits.iter().fold(0, |number, &digit| {
+        let value = DIGITS[digit as usize];
+        *seen |= value;
+        number << 5 | u64::from(value & 31)
+    })
 }
 
 fn check_len(text: &[u8], bytes: usize) -> Result<()> {

@@ -74,9 +74,6 @@ impl Derivation {
                 return wrong(format!("the environment entry `{name}`"), expected, value);
             }
         }
-        if modulo.is_some() {
-            memo.remember(path, self, dir)?;
-        }
-        Ok(())
+        memo.remember(path, self, dir)
     }
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use super::render::{Inputs, OutputPaths};
 use super::{Derivation, DerivationKind, DerivationOutput, MAX_DERIVATION_LEN};
-use crate::content_path::DEFAULT_OUTPUT;
+use crate::content_address::ContentAddress;
+use crate::content_path::{DEFAULT_OUTPUT, References};
 use crate::error::{Error, Result};
 use crate::hash::{Hash, HashAlgorithm, HashEncoding, hash_bytes};
 use crate::store_dir::StoreDir;
@@ -148,11 +149,10 @@ impl ModuloMemo {
         })?;
         let derivation =
             Derivation::parse_object(&text, dir, &path).map_err(|source| input_error(&path, source))?;
-        let standing = match derivation.kind().map_err(|source| input_error(&path, source))? {
-            DerivationKind::InputAddressed => Standing::Waiting,
-            DerivationKind::Fixed => fixed_hash(&derivation, dir).map_or(Standing::Unknown, Standing::Fixed),
-            DerivationKind::Floating | DerivationKind::Deferred | DerivationKind::Impure => Standing::Unknown,
-        };
+        let standing = derivation
+            .kind()
+            .and_then(|kind| first_standing(&derivation, kind, dir))
+            .map_err(|source| input_error(&path, source))?;
         if let Standing::Waiting = standing {
             *waiting += text.len();
             let limits = [
@@ -207,18 +207,22 @@ impl ModuloMemo {
         Ok(Some(hash_bytes(HashAlgorithm::Sha256, &text)))
     }
 
-    /// Remembers what `derivation`, which is stored under `path` and whose inputs are all known, counts as itself.
+    /// Remembers what `derivation`, which is stored under `path` and was checked, counts as itself.
     pub(super) fn remember(
         &mut self,
         path: &StorePath,
         derivation: &Derivation,
         dir: &StoreDir,
     ) -> Result<()> {
-        if self.known.len() < MAX_KNOWN && !self.known.contains_key(path) {
-            let hash = self.hash(derivation, dir, OutputPaths::Written)?;
-            let standing = hash.map_or(Standing::Unknown, Standing::InputAddressed);
-            self.known.insert(path.clone(), standing);
+        if self.known.len() >= MAX_KNOWN || self.known.contains_key(path) {
+            return Ok(());
         }
+        let mut standing = first_standing(derivation, derivation.kind()?, dir)?;
+        if let Standing::Waiting = standing {
+            let hash = self.hash(derivation, dir, OutputPaths::Written)?;
+            standing = hash.map_or(Standing::Unknown, Standing::InputAddressed);
+        }
+        self.known.insert(path.clone(), standing);
         Ok(())
     }
 }
@@ -245,14 +249,39 @@ impl Derivation {
     }
 }
 
+/// What a derivation counts as, as far as that can be told without its inputs.
+fn first_standing(derivation: &Derivation, kind: DerivationKind, dir: &StoreDir) -> Result<Standing> {
+    Ok(match kind {
+        DerivationKind::InputAddressed => Standing::Waiting,
+        DerivationKind::Fixed => match derivation.outputs.get(DEFAULT_OUTPUT) {
+            Some(DerivationOutput::Fixed { path, ca }) => {
+                Standing::Fixed(fixed_hash(derivation, path, ca, dir)?)
+            }
+            _ => Standing::Unknown,
+        },
+        DerivationKind::Floating | DerivationKind::Deferred | DerivationKind::Impure => Standing::Unknown,
+    })
+}
+
 /// What a fixed derivation counts as: the hash of what its output holds and where.
-fn fixed_hash(derivation: &Derivation, dir: &StoreDir) -> Option<Hash> {
-    let DerivationOutput::Fixed { path, ca } = derivation.outputs.get(DEFAULT_OUTPUT)? else {
-        return None;
-    };
+fn fixed_hash(
+    derivation: &Derivation,
+    stated: &StorePath,
+    ca: &ContentAddress,
+    dir: &StoreDir,
+) -> Result<Hash> {
+    let path = dir.content_path(&derivation.name, ca, &References::default())?;
+    if path != *stated {
+        return Err(Error::DerivationInconsistent {
+            drv: derivation.name.to_string(),
+            subject: format!("the path of output `{DEFAULT_OUTPUT}`"),
+            expected: format!("`{path}`"),
+            found: stated.to_string(),
+        });
+    }
     let digest = ca.hash.render(HashEncoding::Base16);
-    let text = format!("fixed:out:{}{digest}:{}", ca.method.prefix(), dir.display(path));
-    Some(hash_bytes(HashAlgorithm::Sha256, text.as_bytes()))
+    let text = format!("fixed:out:{}{digest}:{}", ca.method.prefix(), dir.display(&path));
+    Ok(hash_bytes(HashAlgorithm::Sha256, text.as_bytes()))
 }
 
 fn input_error(path: &StorePath, source: Error) -> Error {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod content;
+mod derivation_checks;
+mod derivation_files;
 mod derivations;
 mod errors;
 mod hashes;
