@@ -238,15 +238,18 @@ impl MetadataSource for Database {
     ///
     /// `visit` may ask this database other things; it then sees the same state of the store.
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<()> {
-        // What has been shown cannot be taken back: the question is not asked twice once it has begun.
-        let mut begun = false;
+        // What has been shown cannot be taken back: the question is not asked twice once a path was shown.
+        let mut shown = false;
         self.read(|reader| {
-            if std::mem::replace(&mut begun, true) {
+            if shown {
                 return Err(Error::Changing {
                     database: self.files.database.clone(),
                 });
             }
-            reader.for_each_valid_path(visit)
+            reader.for_each_valid_path(&mut |path| {
+                shown = true;
+                visit(path)
+            })
         })
     }
 

@@ -6,21 +6,19 @@
 //!
 //! | `-wal` | `-shm` | way |
 //! |---|---|---|
-//! | absent | any | [`Way::Immutable`] |
-//! | empty | absent | [`Way::Immutable`] |
-//! | present | present | [`Way::SharedMemory`]; [`Way::PrivateIndex`] if SQLite cannot use the files |
+//! | absent or empty | any | [`Way::Immutable`] |
+//! | not empty | present | [`Way::SharedMemory`]; [`Way::PrivateIndex`] if SQLite cannot use the files |
 //! | not empty | absent | [`Way::PrivateIndex`] |
 //!
-//! The first two kinds of connection never notice that others write. So the files' inodes, lengths and times are
+//! An immutable or private connection never notices that others write. So the files' inodes, lengths and times are
 //! compared before and after each batch of questions, and if they changed, everything is opened and asked
-//! again. Nothing is opened here but through SQLite: to close a file would drop the locks that SQLite holds on
-//! it elsewhere in the process.
+//! again. Whoever writes, writes to the log first.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -37,6 +35,10 @@ pub(super) const ATTEMPTS: u32 = 20;
 /// Pause between attempts, multiplied by their number. All of them together last two seconds: longer than the
 /// transactions of others, shorter than a user's patience.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
+
+/// Files written this recently may be written again without getting another time: many kernels tell times
+/// only to a clock tick, of which the longest last 10 ms.
+const FRESH: Duration = Duration::from_millis(20);
 
 /// How a database is read without changing anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ impl Way {
         match self {
             Self::Immutable => "immutable=1",
             Self::SharedMemory => "mode=ro&readonly_shm=1",
-            Self::PrivateIndex => "mode=ro&nolock=1",
+            Self::PrivateIndex => "mode=ro&vfs=unix-none",
         }
     }
 }
@@ -66,8 +68,7 @@ struct Stamp {
     device: u64,
     inode: u64,
     length: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
+    modified: SystemTime,
 }
 
 impl Stamp {
@@ -78,12 +79,20 @@ impl Stamp {
                 device: metadata.dev(),
                 inode: metadata.ino(),
                 length: metadata.len(),
-                modified: (metadata.mtime(), metadata.mtime_nsec()),
-                changed: (metadata.ctime(), metadata.ctime_nsec()),
+                // Not the change time: SQLite moves it when root opens a log, by giving it the owner that it has.
+                modified: metadata.modified().map_err(io_error("looking at", path))?,
             })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io_error("looking at", path)(error)),
         }
+    }
+
+    /// Tells whether the file was written so recently that its time may not tell it from what comes next.
+    fn is_fresh(&self, now: SystemTime) -> bool {
+        let age = now
+            .duration_since(self.modified)
+            .unwrap_or_else(|ahead| ahead.duration());
+        age < FRESH
     }
 
     fn is_same_file(left: Option<&Self>, right: Option<&Self>) -> bool {
@@ -111,11 +120,26 @@ impl Stamps {
         })
     }
 
+    /// As [`Stamps::of`], but waits a moment if a change that comes next might not be noticed.
+    fn settled(files: &Files) -> Result<Self> {
+        let stamps = Self::of(files)?;
+        let now = SystemTime::now();
+        if [stamps.database, stamps.wal, stamps.journal]
+            .iter()
+            .flatten()
+            .any(|stamp| stamp.is_fresh(now))
+        {
+            std::thread::sleep(FRESH);
+            return Self::of(files);
+        }
+        Ok(stamps)
+    }
+
     /// Returns the ways that may work for files in this state, best first.
     fn ways(&self) -> &'static [Way] {
         match (self.wal, self.shm) {
-            (Some(_), Some(_)) => &[Way::SharedMemory, Way::PrivateIndex],
-            (Some(wal), None) if wal.length > 0 => &[Way::PrivateIndex],
+            (Some(Stamp { length: 1.., .. }), Some(_)) => &[Way::SharedMemory, Way::PrivateIndex],
+            (Some(Stamp { length: 1.., .. }), None) => &[Way::PrivateIndex],
             _ => &[Way::Immutable],
         }
     }
@@ -123,10 +147,9 @@ impl Stamps {
     /// Tells whether a connection that was opened in a certain way can go on as if nothing had happened.
     fn still_serves(&self, now: &Self, way: Way) -> bool {
         match way {
+            // The shared memory file carries no rows.
             Way::Immutable | Way::PrivateIndex => {
-                // The shared memory file carries no rows. That it appears or goes changes which way is right.
                 (self.database, self.wal, self.journal) == (now.database, now.wal, now.journal)
-                    && self.shm.is_some() == now.shm.is_some()
             }
             // SQLite itself sees what is written, but not that files were replaced.
             Way::SharedMemory => [
@@ -153,7 +176,7 @@ impl ReadOnlyConnection {
     pub(super) fn open(files: &Files, busy_limit: Duration) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let stamps = Stamps::of(files)?;
+            let stamps = Stamps::settled(files)?;
             let opened = Self::open_as(files, busy_limit, stamps);
             // Whatever went wrong may come from files that changed meanwhile.
             let worth_repeating = match &opened {

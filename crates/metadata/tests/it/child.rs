@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Work done in a process of its own: as another user, or as a peer that writes while we read.
+//!
+//! The child is this program, asked to run the one test below, with its task in a variable of the environment.
+//! Locks of SQLite belong to processes, so a peer in the same one would not do.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use superpose_metadata::{Database, MetadataSource, OpenDatabase};
+use superpose_store_path::StoreDir;
+
+use crate::fixture::{chain, info, path, read_sample};
+
+const TASK: &str = "SUPERPOSE_TEST_CHILD";
+
+/// Whoever owns no files.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn entry() {
+    #[allow(clippy::disallowed_methods, reason = "tests may read the environment")]
+    let Some(task) = std::env::var_os(TASK) else {
+        return;
+    };
+    let task = task.into_string().unwrap();
+    let (task, dir) = task.split_once(':').unwrap();
+    match task {
+        "read" => answer(&read(Path::new(dir))),
+        "write" => write(Path::new(dir)),
+        other => panic!("no task {other}"),
+    }
+}
+
+/// Says something to the parent. The test harness keeps standard output to itself.
+fn answer(text: &str) {
+    std::io::stderr()
+        .write_all(format!("{text}\n").as_bytes())
+        .unwrap();
+}
+
+/// Opens a database and tells what it holds.
+fn read(dir: &Path) -> String {
+    let database = match Database::open(&OpenDatabase::read_only(dir, StoreDir::default())) {
+        Ok(database) => database,
+        Err(error) => return format!("error {}", chain(&error)),
+    };
+    let in_log = database.are_valid(&[path("in-log")]).unwrap()[0];
+    format!("{:?} {} {in_log}", database.access(), database.count().unwrap())
+}
+
+/// Registers one path for each line of standard input, whose name it is, and says when it is done.
+fn write(dir: &Path) {
+    let mut database = Database::open(&OpenDatabase::read_write(dir, StoreDir::default())).unwrap();
+    answer("open");
+    for name in std::io::stdin().lines() {
+        database
+            .register(&[info(&name.unwrap(), &[])], &mut read_sample)
+            .unwrap();
+        answer("done");
+    }
+}
+
+fn command(program: &Path, task: &str, dir: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["--exact", "child::entry", "--nocapture"]);
+    command.env(TASK, format!("{task}:{}", dir.display()));
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Reads a database in a process without privileges, and returns what it says. As root that is another user;
+/// else it is ourselves, which is just as good where permissions are taken away.
+pub(crate) fn read_without_privileges(dir: &Path) -> String {
+    // The user has to be able to reach the program.
+    let temp = tempfile::TempDir::new().unwrap();
+    std::fs::set_permissions(temp.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let program = temp.path().join("child");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = command(&program, "read", dir);
+    command.current_dir("/");
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    String::from_utf8(output.stderr).unwrap().trim_end().to_owned()
+}
+
+/// A process that has a database open for writing.
+pub(crate) struct Peer {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<std::process::ChildStderr>,
+}
+
+impl Peer {
+    pub(crate) fn start(dir: &Path) -> Self {
+        let mut child = command(&std::env::current_exe().unwrap(), "write", dir)
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take();
+        let output = BufReader::new(child.stderr.take().unwrap());
+        let mut peer = Self { child, input, output };
+        peer.expect("open");
+        peer
+    }
+
+    fn expect(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    pub(crate) fn register(&mut self, name: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{name}").unwrap();
+        self.expect("done");
+    }
+
+    /// Ends the process in the middle, so that it cannot put anything in order.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    pub(crate) fn finish(mut self) {
+        drop(self.input.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
