@@ -70,7 +70,7 @@ impl Canonicaliser {
                         let mode = if executable { EXECUTABLE_MODE } else { FILE_MODE };
                         self.metadata(node.as_fd(), &stat, mode)
                     }
-                    FileType::Directory => self.directory(node.as_fd(), depth),
+                    FileType::Directory => self.directory(node.as_fd(), &stat, depth),
                     other => Err(self.unsupported(other)),
                 }
             }
@@ -86,7 +86,11 @@ impl Canonicaliser {
         }
     }
 
-    fn directory(&mut self, directory: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    fn directory(&mut self, directory: BorrowedFd<'_>, stat: &Stat, depth: usize) -> Result<()> {
+        if stat.st_mode & OWNER_EXECUTE == 0 {
+            // Its entries can be listed, but not be reached.
+            fchmod(directory, EXECUTABLE_MODE).map_err(self.trail.failed("set the mode of"))?;
+        }
         let listing =
             Listing::read(directory, &mut self.scratch).map_err(self.trail.failed("read the directory"))?;
         for (child, kind) in listing.iter() {

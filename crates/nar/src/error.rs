@@ -2,7 +2,7 @@
 //! The one error type of the crate.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::format::{MAX_DEPTH, MAX_NAME, MAX_TAG, MAX_TARGET};
 
@@ -46,7 +46,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The bytes are not an archive that Nix would accept.
-    #[error("malformed archive at byte {offset}, in {path:?}: {problem}")]
+    #[error("malformed archive at byte {offset}, in {}: {problem}", place(path))]
     Malformed {
         /// Where in the archive, in bytes from its beginning.
         offset: u64,
@@ -140,6 +140,15 @@ impl Error {
             Self::LeftBehind { source, .. } => source.io_kind(),
             _ => None,
         }
+    }
+}
+
+/// A path within an archive, in words.
+fn place(path: &Path) -> String {
+    if path.as_os_str().is_empty() {
+        "its root".to_owned()
+    } else {
+        format!("{path:?}")
     }
 }
 

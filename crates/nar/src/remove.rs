@@ -119,14 +119,14 @@ impl Removal {
         if kind == FileType::Directory {
             return Ok(false);
         }
-        let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+        let stat = match permitted(directory, || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
             Err(Errno::NOENT) => return Ok(true),
             stat => stat.map_err(self.trail.failed("examine"))?,
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(false);
         }
-        match writably(directory, || unlinkat(directory, name, AtFlags::empty())) {
+        match permitted(directory, || unlinkat(directory, name, AtFlags::empty())) {
             Ok(()) => self.count_file(&stat),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(self.trail.failed("remove")(errno)),
@@ -174,7 +174,7 @@ impl Removal {
             None => self.reopen(done.directory.as_ref(), parent.identity)?,
         };
         let name = self.trail.last();
-        match writably(directory.as_fd(), || {
+        match permitted(directory.as_fd(), || {
             unlinkat(&directory, name, AtFlags::REMOVEDIR)
         }) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -230,15 +230,15 @@ impl Removal {
     }
 }
 
-/// Tries to change a directory, and when that is not permitted, makes it writable and tries again.
-fn writably(
+/// Tries something in a directory, and when that is not permitted, gives the owner all permissions and tries again.
+fn permitted<T>(
     directory: BorrowedFd<'_>,
-    change: impl Fn() -> rustix::io::Result<()>,
-) -> rustix::io::Result<()> {
-    match change() {
+    attempt: impl Fn() -> rustix::io::Result<T>,
+) -> rustix::io::Result<T> {
+    match attempt() {
         Err(Errno::ACCESS) => {
             fchmod(directory, Mode::RWXU)?;
-            change()
+            attempt()
         }
         result => result,
     }

@@ -184,3 +184,27 @@ impl EntryName {
         CStr::from_bytes_with_nul(&self.0).expect("the reader lets no name with a NUL pass")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_removed_is_named() {
+        // Below a file there is nothing that could be removed, so that cleaning up fails.
+        let file = tempfile::tempfile().unwrap();
+        let first = Error::ObjectName { name: "first".into() };
+        let found = undo(file.as_fd(), c"x", first);
+        let Error::LeftBehind {
+            path,
+            cleanup,
+            source,
+        } = &found
+        else {
+            panic!("{found:?}")
+        };
+        assert_eq!(path.as_os_str(), "x");
+        assert_eq!(cleanup.io_kind(), Some(io::ErrorKind::NotADirectory));
+        assert!(matches!(**source, Error::ObjectName { .. }));
+    }
+}

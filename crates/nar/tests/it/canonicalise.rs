@@ -22,6 +22,7 @@ fn everything_in_a_tree_is_mended() {
         ("locked", directory([("g", file("y"))])),
         ("setuid", executable("x")),
         ("unreadable", file("z")),
+        ("unsearchable", directory([("h", directory([("i", file("y"))]))])),
     ]);
     make(&tree, &scratch.path("x"));
     let outside = fs::symlink_metadata("/etc/passwd").unwrap();
@@ -32,6 +33,7 @@ fn everything_in_a_tree_is_mended() {
     mode("unreadable", 0o000);
     mode("locked/g", 0o222);
     mode("locked", 0o000);
+    mode("unsearchable", 0o444);
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::lchown(scratch.path("x/f"), Some(12345), Some(12345)).unwrap();
         std::os::unix::fs::lchown(scratch.path("x/l"), Some(12345), Some(12345)).unwrap();

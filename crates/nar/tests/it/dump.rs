@@ -258,3 +258,20 @@ fn holes_are_zeros() {
     let expected = nar_hash(&archive(&file(vec![0; 40 << 20])));
     assert_eq!(hash_object(&scratch.directory, "x").unwrap(), expected);
 }
+
+#[test]
+fn names_are_bytes() {
+    let long = [b"\xff".repeat(254), b"x".to_vec()].concat();
+    let tree = directory([
+        (b"\x01\n\x1b".to_vec(), file("a")),
+        (b"not utf-8 \xff\xfe".to_vec(), link(*b"\xc3\x28")),
+        (long.clone(), directory([(b"\x80".to_vec(), file("b"))])),
+    ]);
+    let scratch = Scratch::new();
+    make(&tree, &scratch.path("x"));
+    assert_eq!(scratch.dump("x"), archive(&tree));
+    let parent = File::open(scratch.path("x")).unwrap();
+    let mut out = Vec::new();
+    dump(&parent, std::ffi::OsStr::from_bytes(&long), &mut out).unwrap();
+    assert_eq!(out, archive(&directory([(b"\x80".to_vec(), file("b"))])));
+}

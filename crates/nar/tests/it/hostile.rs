@@ -368,7 +368,7 @@ fn errors_say_where() {
     let bytes = raw_directory(&[("a", directory([("sub", link("x"))])), ("..", file("x"))]);
     assert_eq!(
         parse(&bytes[..]).unwrap_err().to_string(),
-        r#"malformed archive at byte 504, in "": ".." is not the name of a directory entry"#
+        r#"malformed archive at byte 504, in its root: ".." is not the name of a directory entry"#
     );
 }
 

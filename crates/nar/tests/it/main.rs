@@ -14,4 +14,5 @@ mod reader;
 mod remove;
 mod restore;
 mod round_trip;
+mod scan;
 mod vectors;

@@ -62,22 +62,24 @@ fn a_lone_file_or_link() {
 
 #[test]
 fn read_only_and_locked_directories_go_too() {
-    let scratch = Scratch::new();
-    let tree = directory([(
-        "s",
-        directory([("f", file("x")), ("t", directory([("g", file("y"))]))]),
-    )]);
-    restore(
-        &mut &archive(&tree)[..],
-        &scratch.directory,
-        "x",
-        &RestoreOptions::default(),
-    )
-    .unwrap();
-    fs::set_permissions(scratch.path("x/s/t"), fs::Permissions::from_mode(0o000)).unwrap();
-    let removed = remove_tree(&scratch.directory, "x").unwrap();
-    assert_eq!((removed.files, removed.directories), (2, 3));
-    assert_eq!(scratch.names(), [""; 0]);
+    for mode in [0o000, 0o444, 0o111, 0o555, 0o200] {
+        let scratch = Scratch::new();
+        let inner = directory([("g", file("y")), ("u", directory([("h", file("z"))]))]);
+        let tree = directory([("s", directory([("f", file("x")), ("t", inner)]))]);
+        restore(
+            &mut &archive(&tree)[..],
+            &scratch.directory,
+            "x",
+            &RestoreOptions::default(),
+        )
+        .unwrap();
+        for name in ["x/s/t/u", "x/s/t", "x/s", "x"] {
+            fs::set_permissions(scratch.path(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let removed = remove_tree(&scratch.directory, "x").unwrap();
+        assert_eq!((removed.files, removed.directories), (3, 4), "{mode:o}");
+        assert_eq!(scratch.names(), [""; 0]);
+    }
 }
 
 #[test]

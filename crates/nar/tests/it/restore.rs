@@ -52,6 +52,30 @@ fn metadata_is_canonical() {
     );
 }
 
+/// The mask belongs to the whole process, so the tests in question run again in processes that have another one.
+#[test]
+fn the_umask_does_not_matter() {
+    let tests = [
+        "restore::metadata_is_canonical",
+        "copy::a_copy_has_canonical_metadata_whatever_the_source_has",
+        "vectors::links_and_directories",
+    ];
+    for mask in ["0000", "0022", "0077", "0037"] {
+        let output = std::process::Command::new("sh")
+            .args(["-c", r#"umask "$1" && shift && exec "$@""#, "sh", mask])
+            .arg(std::env::current_exe().unwrap())
+            .arg("--exact")
+            .args(tests)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("3 passed"),
+            "{mask}: {text}"
+        );
+    }
+}
+
 #[test]
 fn the_access_time_is_not_touched() {
     let before = std::time::SystemTime::now() - std::time::Duration::from_secs(5);
