@@ -58,18 +58,36 @@ pub fn mount_overlay(plan: &MountPlan) -> Result<MountInterface> {
     if plan.data().len() <= DATA_LIMIT {
         return through(plan, &layers, MountInterface::OptionString);
     }
-    let newer = [MountInterface::Descriptors, MountInterface::Strings];
-    for interface in newer {
+    let mut refusal = Errno::NOSYS;
+    for interface in [MountInterface::Descriptors, MountInterface::Strings] {
         match attempt(plan, &layers, interface) {
             Ok(()) => return Ok(interface),
             // Older kernels know neither the calls nor the keys. A real fault is met again by the next way.
             Err(errno @ (Errno::NOSYS | Errno::INVAL | Errno::BADF)) => {
                 tracing::debug!(?interface, %errno, "this way to mount is refused; trying the next");
+                refusal = errno;
             }
             Err(errno) => return Err(explain(plan, &layers, errno)),
         }
     }
-    through(plan, &layers, MountInterface::OptionStringOfDescriptors)
+    match through(plan, &layers, MountInterface::OptionStringOfDescriptors) {
+        // The length is to blame only if nothing else is.
+        Err(Error::CannotMount {
+            problem: MountProblem::TooLong { bytes, layers: count },
+            ..
+        }) => {
+            let mut error = explain(plan, &layers, refusal);
+            if let Error::CannotMount {
+                problem: problem @ MountProblem::Unexplained,
+                ..
+            } = &mut error
+            {
+                *problem = MountProblem::TooLong { bytes, layers: count };
+            }
+            Err(error)
+        }
+        done => done,
+    }
 }
 
 /// Mounts an overlay through one interface only.

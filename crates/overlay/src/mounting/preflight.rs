@@ -216,7 +216,7 @@ fn lineage(path: &Path, directory: &OwnedFd) -> Result<Vec<Identity>> {
     let mut seen = directory::look(directory).map_err(failed)?;
     let mut lineage = vec![seen.identity];
     let mut parent = directory::open_parent(directory).map_err(failed)?;
-    while seen.is_mount_root != Some(true) {
+    loop {
         let above: Seen = directory::look(&parent).map_err(failed)?;
         // The root directory is its own parent.
         if above.identity == seen.identity || !above.shares_mount_with(&seen) {

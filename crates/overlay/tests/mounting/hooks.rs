@@ -125,7 +125,7 @@ fn is_not_searched_in_path() {
 }
 
 fn that_hangs_is_killed_with_its_children() {
-    let script = Script::shell("sleep 1000 & echo $! >\"$0.child\"; wait");
+    let script = Script::shell("sleep 100 2>/dev/null & echo $! >\"$0.child\"; wait");
     let limit = Duration::from_millis(300);
     let start = Instant::now();
     assert_eq!(
@@ -149,7 +149,7 @@ fn that_hangs_is_killed_with_its_children() {
 
 fn may_leave_a_process_behind() {
     // It inherits the standard output of the hook, and nobody may wait for it to be closed.
-    let script = Script::shell("sleep 30 & exit 0");
+    let script = Script::shell("sleep 30 2>/dev/null & exit 0");
     let start = Instant::now();
     script.hook().run(Path::new(MOUNT_POINT)).unwrap();
     assert!(start.elapsed() < Duration::from_secs(20));

@@ -6,8 +6,11 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::mount::mount_bind;
 use superpose_mount_check::options::OverlayOptions;
-use superpose_overlay::mounting::{MountInterface, OverlayAttributes, mount_overlay, mount_overlay_through};
+use superpose_overlay::mounting::{
+    MountInterface, MountPlan, OverlayAttributes, mount_overlay, mount_overlay_through,
+};
 
 use crate::Named;
 use crate::stand::{Stand, kernel_is_at_least, names, read, shown, write};
@@ -27,6 +30,14 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "mount_many_long_lowers_as_on_older_kernels",
         many_long_lowers_as_on_older_kernels,
+    ),
+    (
+        "mount_beside_one_made_by_descriptors",
+        beside_one_made_by_descriptors,
+    ),
+    (
+        "mount_layers_that_only_another_mount_brings_together",
+        layers_that_only_another_mount_brings_together,
     ),
     ("mount_over_its_own_lower_layer", over_its_own_lower_layer),
     ("mount_removes_merged_directories", removes_merged_directories),
@@ -168,6 +179,32 @@ fn many_long_lowers_as_on_older_kernels() {
             assert_sixty(&stand.merged);
         }
     }
+}
+
+/// The table says `/proc/self/fd/N` of the first mount; for the second one those lead to its own layers.
+fn beside_one_made_by_descriptors() {
+    let (first, second) = (Stand::new(), Stand::new());
+    for stand in [&first, &second] {
+        mount_overlay_through(&stand.plan(), MountInterface::OptionStringOfDescriptors).unwrap();
+        write(stand.merged.join("new"), "1");
+        assert_eq!(names(&stand.upper), ["new"]);
+    }
+}
+
+/// By its path the upper layer lies inside the lower one, but OverlayFS does not look across mounts.
+fn layers_that_only_another_mount_brings_together() {
+    let stand = Stand::new();
+    let (place, elsewhere) = (stand.directory("lower/place"), stand.directory("elsewhere"));
+    mount_bind(&elsewhere, &place).unwrap();
+    let plan = MountPlan {
+        upper: stand.directory("lower/place/upper"),
+        work: stand.directory("lower/place/work"),
+        ..stand.plan()
+    };
+    mount_overlay(&plan).unwrap();
+    write(stand.merged.join("new"), "1");
+    assert_eq!(names(elsewhere.join("upper")), ["new"]);
+    assert_eq!(names(&stand.merged), ["new", "place"]);
 }
 
 fn over_its_own_lower_layer() {

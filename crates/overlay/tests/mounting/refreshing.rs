@@ -76,23 +76,22 @@ fn forgets_that_a_name_was_missing() {
 }
 
 fn keeps_the_flags_of_the_mount() {
-    for interface in INTERFACES {
-        let stand = Stand::mounted();
-        let given = MountFlags::RDONLY
-            | MountFlags::NOSUID
-            | MountFlags::NODEV
-            | MountFlags::NOEXEC
-            | MountFlags::NOATIME;
-        mount_remount(&stand.merged, MountFlags::BIND | given, "").unwrap();
-        let before = shown(&stand.merged);
-        assert!(before.is_mount_read_only() && !before.is_super_read_only());
-        through(&stand.merged, interface);
-        assert_eq!(shown(&stand.merged), before, "{interface:?}");
-        let flags = rustix::fs::statvfs(&stand.merged).unwrap().f_flag;
-        assert!(
-            flags.contains(StatVfsMountFlags::RDONLY | StatVfsMountFlags::NOSUID),
-            "{flags:?}"
-        );
+    let restricted = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    for given in [restricted, restricted | MountFlags::RDONLY] {
+        for interface in INTERFACES {
+            let stand = Stand::mounted();
+            mount_remount(&stand.merged, MountFlags::BIND | given, "").unwrap();
+            let before = shown(&stand.merged);
+            assert_eq!(before.is_mount_read_only(), given.contains(MountFlags::RDONLY));
+            assert!(!before.is_super_read_only());
+            through(&stand.merged, interface);
+            assert_eq!(shown(&stand.merged), before, "{interface:?}");
+            let flags = rustix::fs::statvfs(&stand.merged).unwrap().f_flag;
+            assert!(
+                flags.contains(StatVfsMountFlags::NOSUID | StatVfsMountFlags::NOEXEC),
+                "{flags:?}"
+            );
+        }
     }
 }
 
