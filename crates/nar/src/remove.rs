@@ -18,6 +18,9 @@ const MAX_OPEN: usize = 64;
 /// What the system counts disk space in, in bytes.
 const BLOCK: u64 = 512;
 
+/// The owner's permissions to list a directory and to reach its entries.
+const OWNER_SEARCH: u32 = 0o500;
+
 /// What was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RemoveStats {
@@ -119,14 +122,14 @@ impl Removal {
         if kind == FileType::Directory {
             return Ok(false);
         }
-        let stat = match permitted(directory, || statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)) {
+        let stat = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => return Ok(true),
             stat => stat.map_err(self.trail.failed("examine"))?,
         };
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(false);
         }
-        match permitted(directory, || unlinkat(directory, name, AtFlags::empty())) {
+        match writably(directory, || unlinkat(directory, name, AtFlags::empty())) {
             Ok(()) => self.count_file(&stat),
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(self.trail.failed("remove")(errno)),
@@ -151,6 +154,13 @@ impl Removal {
                 path: self.trail.to_path(),
             });
         }
+        if stat.st_mode & OWNER_SEARCH != OWNER_SEARCH {
+            // Its entries can be listed, but not be reached. For anybody but the owner other bits decide.
+            match fchmod(&directory, Mode::RWXU) {
+                Ok(()) | Err(Errno::PERM) => {}
+                Err(errno) => return Err(self.trail.failed("set the mode of")(errno)),
+            }
+        }
         let left = Listing::read(directory.as_fd(), &mut self.scratch)
             .map_err(self.trail.failed("read the directory"))?;
         Ok(Level {
@@ -174,7 +184,7 @@ impl Removal {
             None => self.reopen(done.directory.as_ref(), parent.identity)?,
         };
         let name = self.trail.last();
-        match permitted(directory.as_fd(), || {
+        match writably(directory.as_fd(), || {
             unlinkat(&directory, name, AtFlags::REMOVEDIR)
         }) {
             Ok(()) | Err(Errno::NOENT) => {}
@@ -230,15 +240,15 @@ impl Removal {
     }
 }
 
-/// Tries something in a directory, and when that is not permitted, gives the owner all permissions and tries again.
-fn permitted<T>(
+/// Tries to change a directory, and when that is not permitted, makes it writable and tries again.
+fn writably(
     directory: BorrowedFd<'_>,
-    attempt: impl Fn() -> rustix::io::Result<T>,
-) -> rustix::io::Result<T> {
-    match attempt() {
+    change: impl Fn() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    match change() {
         Err(Errno::ACCESS) => {
             fchmod(directory, Mode::RWXU)?;
-            attempt()
+            change()
         }
         result => result,
     }
