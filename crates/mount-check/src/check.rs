@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The check itself: what is expected, what is found, and the verdict.
 
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -9,17 +8,15 @@ use rustix::io::Errno;
 use crate::covering::{self, Covering};
 use crate::describe::MountKind;
 use crate::error::{Error, Result};
-use crate::evidence::{Judgement, LayerDirectory, Scene};
-use crate::handle::HandleReader;
+use crate::evidence::LayerDirectory;
+use crate::gather;
 use crate::mend::Mender;
 use crate::object::Object;
-use crate::options::OverlayOptions;
 use crate::proof::Handles;
 use crate::quote;
-use crate::report::{Aspect, Certainty, Difference, Evidence, Layer, Outcome, Reason, Report, Text};
+use crate::report::{Aspect, Difference, Layer, Outcome, Reason, Report};
 use crate::text::FollowedOptions;
 use crate::verdict;
-use crate::warning::{self, Warning};
 
 /// The overlay mount that should be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,14 +130,19 @@ pub fn check_with(expected: &Expected<'_>, options: Options) -> Result<Report> {
         ));
     }
 
-    let scene = scene(&covering, upper, &layers.lower);
+    let scene = gather::scene(&covering, upper, &layers.lower);
     let below = covering.path_in_file_system();
     let followed = match (&covering.description.overlay, &below) {
         (Some(overlay), Some(below)) => Some(FollowedOptions::follow(overlay, below, upper, expected.upper)),
         _ => None,
     };
-    let (evidence, mut warnings) = gather(expected, &scene, followed.as_ref(), options);
-    warnings.extend(mount_warnings(&covering, &scene, expected, options));
+    let (evidence, mut warnings) = gather::evidence(expected, &scene, followed.as_ref(), options.probe);
+    warnings.extend(gather::mount_warnings(
+        &covering,
+        &scene,
+        expected,
+        options.access,
+    ));
     let findings = verdict::Findings {
         expected,
         covering: &covering,
@@ -287,118 +289,4 @@ fn wrong_mount(covering: &Covering, layers: &Layers, mender: &Mender<'_>) -> Opt
             mender.mount()
         },
     })
-}
-
-fn scene<'a>(covering: &'a Covering, upper: &'a LayerDirectory, lower: &'a [LayerDirectory]) -> Scene<'a> {
-    let description = &covering.description;
-    // With more layers than expected, another file system may be among them, and inode numbers are not passed on.
-    let shown = description
-        .overlay
-        .as_ref()
-        .map(|overlay: &OverlayOptions| overlay.lower.len());
-    let same_file_system = lower
-        .iter()
-        .all(|layer| layer.object.device == upper.object.device)
-        && shown.is_none_or(|shown| shown == lower.len());
-    let is_overlay_root =
-        description.is_mount_point && description.info.as_ref().is_some_and(|info| info.root == b"/");
-    Scene {
-        handles: HandleReader::new(),
-        merged: covering.directory.as_fd(),
-        is_overlay_root,
-        same_file_system,
-        upper,
-        lower,
-    }
-}
-
-/// Collects what objects and texts say of each layer.
-fn gather(
-    expected: &Expected<'_>,
-    scene: &Scene<'_>,
-    followed: Option<&FollowedOptions>,
-    options: Options,
-) -> (Vec<Evidence>, Vec<Warning>) {
-    let mut evidence = Vec::with_capacity(scene.lower.len() + 1);
-    let mut warnings = Vec::new();
-    let mut push = |layer, path: &Path, judgement: Judgement, text| {
-        warnings.extend(judgement.stale.as_deref().map(warning::stale_view));
-        let Judgement { certainty, how, .. } = judgement;
-        evidence.push(Evidence {
-            layer,
-            expected: path.to_owned(),
-            certainty,
-            how,
-            text,
-        });
-    };
-
-    let mut upper = scene.judge_upper();
-    if options.probe == Probe::Active && matches!(upper.certainty, Certainty::Unknown | Certainty::Consistent)
-    {
-        let probed = crate::probe::probe_upper(scene.merged, scene.upper.directory.as_fd());
-        if probed.certainty != Certainty::Unknown || upper.certainty == Certainty::Unknown {
-            upper = probed;
-        }
-    }
-    let upper_text = followed.map_or(Text::Unusable, |followed| followed.upper(scene.upper));
-    let upper_known = matches!(upper.certainty, Certainty::Proven | Certainty::Consistent);
-    push(Layer::Upper, expected.upper, upper, upper_text);
-    // If the upper layer is ours although the text leads elsewhere, the text was written under another root directory.
-    let foreign = upper_known && upper_text == Text::NamesOther;
-
-    for (index, (path, layer)) in expected.lower.iter().zip(scene.lower).enumerate() {
-        let mut judgement = scene.judge_lower(index);
-        if judgement.certainty == Certainty::Unknown
-            && let Some(name) = scene.unexplained_name()
-        {
-            let how = format!(
-                "the mount shows {}, which no expected layer has",
-                quote::bytes(&name)
-            );
-            judgement = Judgement::new(Certainty::Refuted, how);
-        }
-        let text = match followed.map_or(Text::Unusable, |followed| followed.lower(layer)) {
-            Text::NamesOther if foreign => Text::Unusable,
-            // A relative path was followed from where the upper layer's path starts, so that must be ours.
-            Text::Resembles if !upper_known => Text::Unusable,
-            text => text,
-        };
-        push(Layer::Lower(index), path, judgement, text);
-    }
-    (evidence, warnings)
-}
-
-fn mount_warnings(
-    covering: &Covering,
-    scene: &Scene<'_>,
-    expected: &Expected<'_>,
-    options: Options,
-) -> Vec<Warning> {
-    let description = &covering.description;
-    let mut warnings = Vec::new();
-    if let Some(overlay) = &description.overlay {
-        warnings.extend(warning::from_options(overlay, &warning::module_default));
-        // Handles with layer data are only given by overlays that may write trusted attributes.
-        let has_layer_handle = || {
-            scene
-                .handles
-                .read(scene.merged)
-                .is_some_and(|handle| handle.as_overlay().is_some())
-        };
-        if overlay.feature(b"userxattr").is_none() && warning::in_user_namespace() && !has_layer_handle() {
-            warnings.push(Warning::MissingUserxattr);
-        }
-        let data_only = overlay.lower.iter().filter(|layer| layer.data_only).count();
-        if data_only > 0 && overlay.lower.len() > expected.lower.len() {
-            warnings.push(Warning::DataOnlyLayers(data_only));
-        }
-    }
-    if description.is_read_only && options.access == Access::ReadOnly {
-        warnings.push(Warning::ReadOnly);
-    }
-    if !description.hidden.is_empty() {
-        warnings.push(Warning::HidesAnother);
-    }
-    warnings
 }

@@ -13,13 +13,14 @@
 //! does not depend on how much the layers hold: only the beginning of a directory is listed, and only a few objects are
 //! compared.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags};
 
 use crate::handle::HandleReader;
-use crate::object::{self, Comparable, Likeness, Object};
+use crate::object::{self, Comparable, Likeness, Mismatch, Object};
 use crate::quote;
 use crate::report::Certainty;
 
@@ -39,10 +40,20 @@ pub(crate) struct LayerDirectory {
     pub(crate) object: Object,
 }
 
+/// How much a comparison may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// By inode numbers and times: some tens of microseconds.
+    Quick,
+    /// By file handles as well: the kernel takes some milliseconds to put an inotify instance away.
+    Thorough,
+}
+
 /// What there is to compare.
 #[derive(Debug)]
 pub(crate) struct Scene<'a> {
-    pub(crate) handles: HandleReader,
+    /// Made when it is first needed.
+    pub(crate) handles: OnceCell<HandleReader>,
     pub(crate) merged: BorrowedFd<'a>,
     /// Is the merged directory the root of the overlay, not a directory below it?
     pub(crate) is_overlay_root: bool,
@@ -72,8 +83,13 @@ impl Judgement {
 }
 
 impl Scene<'_> {
+    /// The reader of file handles, if they are to be looked at.
+    pub(crate) fn handles(&self, care: Care) -> Option<&HandleReader> {
+        (care == Care::Thorough).then(|| self.handles.get_or_init(HandleReader::new))
+    }
+
     /// Judges the upper layer.
-    pub(crate) fn judge_upper(&self) -> Judgement {
+    pub(crate) fn judge_upper(&self, care: Care) -> Judgement {
         let comparable = Comparable {
             // Below the root a directory can be in both layers, and then its inode number is the lower one's.
             inodes: self.same_file_system && self.is_overlay_root,
@@ -82,7 +98,7 @@ impl Scene<'_> {
         };
         if self.is_overlay_root {
             return match object::compare(
-                &self.handles,
+                self.handles(care),
                 self.merged,
                 self.upper.directory.as_fd(),
                 comparable,
@@ -91,12 +107,12 @@ impl Scene<'_> {
                 Err(errno) => Judgement::new(Certainty::Unknown, format!("it cannot be looked at: {errno}")),
             };
         }
-        self.judge_upper_below_root()
+        self.judge_upper_below_root(care)
     }
 
     /// The merged directory is a part of the overlay: its times are the upper layer's, its handle may be the lower's.
-    fn judge_upper_below_root(&self) -> Judgement {
-        let entries = self.judge_entries(self.upper, None);
+    fn judge_upper_below_root(&self, care: Care) -> Judgement {
+        let entries = self.judge_entries(self.upper, None, care);
         if matches!(entries.certainty, Certainty::Proven | Certainty::Refuted) {
             return entries;
         }
@@ -105,10 +121,15 @@ impl Scene<'_> {
             attributes: true,
             from_upper: None,
         };
-        match object::compare(&self.handles, self.merged, self.upper.directory.as_fd(), times) {
+        match object::compare(
+            self.handles(care),
+            self.merged,
+            self.upper.directory.as_fd(),
+            times,
+        ) {
             Ok(Likeness::SameHandle) => judge_likeness(Likeness::SameHandle, "the merged directory"),
             // A directory in both layers has the lower one's handle; only its times speak.
-            Ok(Likeness::Other(why)) if why.contains("handle") => {
+            Ok(Likeness::Other(Mismatch::Handle)) => {
                 Judgement::new(Certainty::Consistent, "the times of the merged directory agree")
             }
             Ok(likeness) => judge_likeness(likeness, "the merged directory"),
@@ -117,15 +138,15 @@ impl Scene<'_> {
     }
 
     /// Judges the lower directory with this index.
-    pub(crate) fn judge_lower(&self, index: usize) -> Judgement {
+    pub(crate) fn judge_lower(&self, index: usize, care: Care) -> Judgement {
         match self.lower.get(index) {
-            Some(layer) => self.judge_entries(layer, Some(index)),
+            Some(layer) => self.judge_entries(layer, Some(index), care),
             None => Judgement::new(Certainty::Unknown, "there is no such lower directory"),
         }
     }
 
     /// Compares entries that only this layer can show. `lower_index` is `None` for the upper layer.
-    fn judge_entries(&self, layer: &LayerDirectory, lower_index: Option<usize>) -> Judgement {
+    fn judge_entries(&self, layer: &LayerDirectory, lower_index: Option<usize>, care: Care) -> Judgement {
         let mut names = match list(layer.directory.as_fd(), NAMES) {
             Ok(names) => names,
             Err(errno) => return Judgement::new(Certainty::Unknown, format!("it cannot be listed: {errno}")),
@@ -140,7 +161,7 @@ impl Scene<'_> {
             if compared == COMPARISONS {
                 break;
             }
-            let judgement = match self.judge_entry(layer, lower_index, name) {
+            let judgement = match self.judge_entry(layer, lower_index, name, care) {
                 Entry::Silent => continue,
                 Entry::Missing => {
                     missing = missing.or(Some(name));
@@ -170,7 +191,13 @@ impl Scene<'_> {
         )
     }
 
-    fn judge_entry(&self, layer: &LayerDirectory, lower_index: Option<usize>, name: &CStr) -> Entry {
+    fn judge_entry(
+        &self,
+        layer: &LayerDirectory,
+        lower_index: Option<usize>,
+        name: &CStr,
+        care: Care,
+    ) -> Entry {
         let Ok(in_layer) = object::open(layer.directory.as_fd(), name) else {
             return Entry::Silent;
         };
@@ -198,7 +225,7 @@ impl Scene<'_> {
             attributes: shadow == Shadow::None,
             from_upper: (shadow == Shadow::None).then_some(lower_index.is_none()),
         };
-        let Ok(likeness) = object::compare(&self.handles, merged.as_fd(), in_layer.as_fd(), comparable)
+        let Ok(likeness) = object::compare(self.handles(care), merged.as_fd(), in_layer.as_fd(), comparable)
         else {
             return Entry::Silent;
         };

@@ -50,7 +50,7 @@ pub(crate) struct FileHandle {
 pub(crate) struct OverlayHandle {
     /// Taken from the upper layer, rather than from a lower directory.
     pub(crate) from_upper: bool,
-    /// Does it name the layer's file system? If all layers are on one, or that has no UUID, it does not.
+    /// Does it name the layer's file system? Not every file system has a UUID.
     pub(crate) has_uuid: bool,
     /// The handle of the layer's own object.
     pub(crate) real: FileHandle,

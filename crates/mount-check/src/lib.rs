@@ -15,8 +15,8 @@
 //! looks right is not: one that is covered by another, over a parent directory as well, or has a renamed or replaced layer.
 //!
 //! File handles are read from inotify's lines in `/proc`, since the system call for them has no safe binding in the
-//! libraries used; where that gives nothing (no read permission, a user namespace, an older kernel), inode numbers and times
-//! remain.
+//! libraries used, and only where inode numbers and text have not settled the matter: that way costs some milliseconds. Where it gives
+//! nothing (no read permission, a user namespace, an older kernel), inode numbers and times remain.
 //!
 //! # What it deliberately does not do
 //!
@@ -52,6 +52,7 @@ mod covering;
 mod describe;
 mod error;
 mod evidence;
+mod gather;
 mod handle;
 mod mend;
 mod object;

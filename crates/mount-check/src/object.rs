@@ -2,6 +2,7 @@
 //! One file system object as seen by `statx`, and whether two views show the same one.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, StatxTimestamp};
@@ -39,9 +40,33 @@ pub(crate) enum Likeness {
     /// The same times and size; the inode numbers cannot be compared.
     SameTimes,
     /// Another object.
-    Other(&'static str),
+    Other(Mismatch),
     /// Nothing about them can be compared.
     Incomparable,
+}
+
+/// What told two objects apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    Type,
+    Times,
+    Inode,
+    Handle,
+    HandleOfLower,
+    HandleOfUpper,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Type => "it is of another type",
+            Self::Times => "its times differ",
+            Self::Inode => "its inode number differs",
+            Self::Handle => "its file handle differs",
+            Self::HandleOfLower => "its file handle is a lower directory's",
+            Self::HandleOfUpper => "its file handle is the upper layer's",
+        })
+    }
 }
 
 /// What may be compared between a mount and a layer.
@@ -121,7 +146,7 @@ pub(crate) fn open(directory: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result
 /// # Errors
 /// When one of them cannot be looked at.
 pub(crate) fn compare(
-    handles: &HandleReader,
+    handles: Option<&HandleReader>,
     merged: BorrowedFd<'_>,
     layer: BorrowedFd<'_>,
     comparable: Comparable,
@@ -144,30 +169,35 @@ pub(crate) fn compare(
 }
 
 fn compare_once(
-    handles: &HandleReader,
+    handles: Option<&HandleReader>,
     (merged_fd, merged): (BorrowedFd<'_>, &Object),
     (layer_fd, layer): (BorrowedFd<'_>, &Object),
     comparable: Comparable,
 ) -> Likeness {
     if merged.kind != layer.kind {
-        return Likeness::Other("it is of another type");
+        return Likeness::Other(Mismatch::Type);
     }
     if comparable.attributes && !merged.attributes_agree(layer) {
-        return Likeness::Other("its times differ");
+        return Likeness::Other(Mismatch::Times);
     }
     let same_inode = comparable.inodes && merged.inode == layer.inode;
     match compare_handles(
-        handles.read(merged_fd).as_ref(),
-        || handles.read(layer_fd),
+        handles.and_then(|handles| handles.read(merged_fd)).as_ref(),
+        || handles?.read(layer_fd),
         comparable.from_upper,
     ) {
-        // A handle without the file system's UUID is unique only within one file system.
-        Some((Likeness::SameHandle, has_uuid)) if has_uuid || same_inode => return Likeness::SameHandle,
+        // A handle without the file system's UUID is unique only within one file system; but twins of one image aside, no two
+        // objects share inode number, generation and time of birth.
+        Some((Likeness::SameHandle, has_uuid))
+            if has_uuid || same_inode || (comparable.attributes && layer.born.is_some()) =>
+        {
+            return Likeness::SameHandle;
+        }
         Some((other @ Likeness::Other(_), _)) => return other,
         _ => {}
     }
     match (comparable.inodes, same_inode, comparable.attributes) {
-        (true, false, _) => Likeness::Other("its inode number differs"),
+        (true, false, _) => Likeness::Other(Mismatch::Inode),
         (true, true, _) => Likeness::SameInode,
         (false, _, true) => Likeness::SameTimes,
         (false, _, false) => Likeness::Incomparable,
@@ -182,10 +212,10 @@ fn compare_handles(
     let merged = merged?.as_overlay()?;
     let layer = layer()?;
     let likeness = match from_upper {
-        Some(true) if !merged.from_upper => Likeness::Other("its file handle is a lower directory's"),
-        Some(false) if merged.from_upper => Likeness::Other("its file handle is the upper layer's"),
+        Some(true) if !merged.from_upper => Likeness::Other(Mismatch::HandleOfLower),
+        Some(false) if merged.from_upper => Likeness::Other(Mismatch::HandleOfUpper),
         _ if merged.real == layer => Likeness::SameHandle,
-        _ => Likeness::Other("its file handle differs"),
+        _ => Likeness::Other(Mismatch::Handle),
     };
     Some((likeness, merged.has_uuid))
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use superpose_mount_check::{Aspect, Certainty, Layer, Options, Outcome as Found, Probe, Warning};
 
-use crate::harness::{Case, Outcome};
+use crate::harness::{Case, Needs, Outcome};
 use crate::outcome::{as_expected, certainty, different, done, proven};
 use crate::world::World;
 
@@ -26,6 +26,12 @@ pub(crate) fn trials() -> Vec<Case> {
         Case::new("no_upper_layer", no_upper),
         Case::new("layers_renamed", renamed),
         Case::new("layers_replaced", replaced),
+        Case::new("layers_renamed_on_two_file_systems", renamed_two_file_systems)
+            .needs(Needs::Root)
+            .kernel(6, 6),
+        Case::new("twins_on_two_file_systems", twins_two_file_systems)
+            .needs(Needs::Root)
+            .kernel(6, 6),
         Case::new("stale_view", stale_view),
         Case::new("writers_at_work", writers_at_work),
         Case::new("active_probe_finds_a_wrong_upper", active_probe),
@@ -215,6 +221,36 @@ fn replaced() -> Outcome {
     different(&world.check(&["l"], "u"), &[Aspect::Upper, Aspect::Lower(0)]);
     different(&world.check(&["l"], "old-u"), &[Aspect::Lower(0)]);
     different(&world.check(&["old-l"], "u"), &[Aspect::Upper]);
+    done()
+}
+
+/// File handles tell where inode numbers do not.
+fn renamed_two_file_systems() -> Outcome {
+    let world = World::new();
+    world.tmpfs("t");
+    world.fill("t/l", "lower");
+    world.overlay("m", &["t/l"], "u");
+    std::fs::rename(world.path("t/l"), world.path("t/new-l"))?;
+    std::fs::rename(world.path("u"), world.path("new-u"))?;
+    proven(&world.check(&["t/new-l"], "new-u"));
+    world.fill("t/l", "lower");
+    world.directory("u");
+    proven(&world.check(&["t/new-l"], "new-u"));
+    different(&world.check(&["t/l"], "u"), &[Aspect::Upper, Aspect::Lower(0)]);
+    done()
+}
+
+fn twins_two_file_systems() -> Outcome {
+    for _ in 0..5 {
+        let world = World::new();
+        world.tmpfs("t");
+        world.fill("t/l", "lower");
+        world.directory("u1");
+        world.directory("u2");
+        world.overlay("m", &["t/l"], "u1");
+        different(&world.check(&["t/l"], "u2"), &[Aspect::Upper]);
+        as_expected(&world.check(&["t/l"], "u1"));
+    }
     done()
 }
 
