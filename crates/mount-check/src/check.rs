@@ -54,8 +54,9 @@ pub enum Probe {
     /// Never: only look.
     #[default]
     Passive,
-    /// Where looking does not settle which directory is the upper layer, make a file with a random name through the mount,
-    /// look for it in the upper layer, and remove it. The directory's modification time changes.
+    /// Where looking does not settle which directory is the upper layer, make a file with a random name
+    /// through the mount, look for it in the upper layer, and remove it. The directory's modification time
+    /// changes.
     Active,
 }
 
@@ -64,10 +65,11 @@ pub enum Probe {
 /// The cost does not depend on how much the layers hold.
 ///
 /// # Deviation
-/// Nix (2.26 to 2.36) matches a regular expression against the text of `/proc/self/mounts`: it wants the source to be called `overlay`,
-/// exactly one lower directory, and the settings' paths letter for letter. Everything right that it accepts is accepted here,
-/// and so is every other way to make the same mount. What it accepts wrongly is a difference here: another mount on top, a path
-/// that only matches as a regular expression, a replaced layer, a read-only mount.
+/// Nix (2.26 to 2.36) matches a regular expression against the text of `/proc/self/mounts`: it wants the
+/// source to be called `overlay`, exactly one lower directory, and the settings' paths letter for letter.
+/// Everything right that it accepts is accepted here, and so is every other way to make the same mount. What
+/// it accepts wrongly is a difference here: another mount on top, a path that only matches as a regular
+/// expression, a replaced layer, a read-only mount.
 ///
 /// # Errors
 /// When the mount cannot be looked at. A mount that is wrong, or not there, is an [`Outcome`].
@@ -254,8 +256,8 @@ fn without_mount_point(expected: &Expected<'_>, errno: Errno) -> Result<Report> 
 /// Is there an overlay at all, and is it the one on top?
 fn wrong_mount(covering: &Covering, layers: &Layers, mender: &Mender<'_>) -> Option<Difference> {
     let description = &covering.description;
-    // As in a container whose root is an overlay: a mount that begins above the merged directory and holds a layer of it as
-    // well is not the one that merges it.
+    // As in a container whose root is an overlay: a mount that begins above the merged directory and holds a
+    // layer of it as well is not the one that merges it.
     let inside = |layer: &LayerDirectory| layer.object.mount_id == covering.mount_id;
     let surrounds = !description.is_mount_point && layers.upper.iter().chain(&layers.lower).any(inside);
     let overlay = matches!(description.kind, MountKind::Overlay | MountKind::FuseOverlay) && !surrounds;

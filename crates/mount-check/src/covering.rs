@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mount that covers an open directory.
 //!
-//! The way leads from an open descriptor to the kernel's mount id and from there to that id's line of the mount table.
-//! Searching the table's text for the mount point instead would be fooled by a mount over a parent directory (the line
-//! stays), and by `MOVE_MOUNT_BENEATH` (the hidden mount's line comes last).
+//! The way leads from an open descriptor to the kernel's mount id and from there to that id's line of the
+//! mount table. Searching the table's text for the mount point instead would be fooled by a mount over a
+//! parent directory (the line stays), and by `MOVE_MOUNT_BENEATH` (the hidden mount's line comes last).
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -27,6 +27,9 @@ const FUSE_MAGIC: u32 = 0x6573_5546;
 
 /// The largest mount table to read: 100,000 mounts with long options stay below it.
 const MOUNT_TABLE_LIMIT: u64 = 64 << 20;
+
+/// Room for the mount table of an ordinary machine.
+const MOUNT_TABLE_USUAL: usize = 32 << 10;
 
 /// An open directory and the mount it belongs to.
 #[derive(Debug)]
@@ -126,8 +129,9 @@ impl Covering {
         })
     }
 
-    /// The directory's path inside the file system of its mount: the mount's root, then what lies between the mount
-    /// point and the directory. Empty when the directory is the root of the file system; `None` when it is not known.
+    /// The directory's path inside the file system of its mount: the mount's root, then what lies between the
+    /// mount point and the directory. Empty when the directory is the root of the file system; `None` when it
+    /// is not known.
     pub(crate) fn path_in_file_system(&self) -> Option<PathBuf> {
         let info = self.description.info.as_ref()?;
         let part = PathBuf::from(OsString::from_vec(info.root.strip_prefix(b"/")?.to_vec()));
@@ -173,7 +177,8 @@ fn read_mount_table() -> Result<Vec<u8>> {
     let failure = |source| Error::ReadMountTable { source };
     // thread-self, since a thread can have left its process's mount namespace.
     let file = File::open("/proc/thread-self/mountinfo").map_err(failure)?;
-    let mut table = Vec::new();
+    // The kernel makes up the text at each read; few large reads are cheap.
+    let mut table = Vec::with_capacity(MOUNT_TABLE_USUAL);
     file.take(MOUNT_TABLE_LIMIT + 1)
         .read_to_end(&mut table)
         .map_err(failure)?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Paths into mount options: what a mounter must escape, and whole option strings and command lines.
 //!
-//! OverlayFS reads its options as text with backslash escapes. A path needs a backslash before `\`, before `,` (which
-//! separates options in a `mount(2)` data string) and, in `lowerdir`, before `:` (which separates directories). Nothing
-//! is escaped in `lowerdir+` and `datadir+` values given through `fsconfig(2)`.
+//! OverlayFS reads its options as text with backslash escapes. A path needs a backslash before `\`, before
+//! `,` (which separates options in a `mount(2)` data string) and, in `lowerdir`, before `:` (which separates
+//! directories). Nothing is escaped in `lowerdir+` and `datadir+` values given through `fsconfig(2)`.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
@@ -18,7 +18,8 @@ pub fn escape_lowerdir(path: &[u8]) -> Vec<u8> {
 /// Escapes a directory for `upperdir=` or `workdir=`.
 #[must_use]
 pub fn escape_upperdir(path: &[u8]) -> Vec<u8> {
-    // A colon needs none here, and stock Nix compares this text literally, so as little as possible is escaped.
+    // A colon needs none here, and stock Nix compares this text literally, so as little as possible is
+    // escaped.
     escape(path, b"\\,")
 }
 
@@ -63,7 +64,8 @@ impl Layers<'_> {
     ///
     /// The kernel takes at most 4095 bytes of it.
     ///
-    /// The form is the one stock Nix recognises in the mount table: `lowerdir`, `upperdir`, `workdir`, in this order.
+    /// The form is the one stock Nix recognises in the mount table: `lowerdir`, `upperdir`, `workdir`, in
+    /// this order.
     #[must_use]
     pub fn options(&self) -> Vec<u8> {
         let mut out = b"lowerdir=".to_vec();

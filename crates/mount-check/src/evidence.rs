@@ -9,9 +9,9 @@
 //! | a directory in both layers | the lower one's | the lower one's | the upper layer's |
 //! | what is only in one layer | that layer's | that layer's | that layer's |
 //!
-//! So the root tells the upper layer, and objects that only one lower directory has tell that lower directory. The cost
-//! does not depend on how much the layers hold: only the beginning of a directory is listed, and only a few objects are
-//! compared.
+//! So the root tells the upper layer, and objects that only one lower directory has tell that lower
+//! directory. The cost does not depend on how much the layers hold: only the beginning of a directory is
+//! listed, and only a few objects are compared.
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString};
@@ -30,7 +30,8 @@ const NAMES: usize = 256;
 /// How many objects of a layer are compared, until one proves it.
 const COMPARISONS: usize = 16;
 
-/// How many names of the merged directory are read when a name is missing there. Only reached when something is wrong.
+/// How many names of the merged directory are read when a name is missing there. Only reached when something
+/// is wrong.
 const MERGED_NAMES: usize = 1 << 20;
 
 /// A directory that is expected to be a layer.
@@ -110,7 +111,8 @@ impl Scene<'_> {
         self.judge_upper_below_root(care)
     }
 
-    /// The merged directory is a part of the overlay: its times are the upper layer's, its handle may be the lower's.
+    /// The merged directory is a part of the overlay: its times are the upper layer's, its handle may be the
+    /// lower's.
     fn judge_upper_below_root(&self, care: Care) -> Judgement {
         let entries = self.judge_entries(self.upper, None, care);
         if matches!(entries.certainty, Certainty::Proven | Certainty::Refuted) {
@@ -270,8 +272,8 @@ impl Scene<'_> {
         }
     }
 
-    /// The layer has a name that the mount says is not there: either it is not a layer, or the kernel remembers an
-    /// earlier absence. In the second case a listing of the mount has the name all the same.
+    /// The layer has a name that the mount says is not there: either it is not a layer, or the kernel
+    /// remembers an earlier absence. In the second case a listing of the mount has the name all the same.
     fn judge_missing(&self, name: &CStr) -> Judgement {
         let what = quote::bytes(name.to_bytes());
         match list(self.merged, MERGED_NAMES) {
@@ -285,8 +287,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Finds an object of the mount that no expected layer has. Only looks if the layers are small enough to be listed
-    /// whole, so that the answer costs little when all is as expected.
+    /// Finds an object of the mount that no expected layer has. Only looks if the layers are small enough to
+    /// be listed whole, so that the answer costs little when all is as expected.
     pub(crate) fn unexplained_name(&self) -> Option<Vec<u8>> {
         let layers = || std::iter::once(self.upper).chain(self.lower);
         for layer in layers() {

@@ -21,7 +21,8 @@ pub(crate) fn scene<'a>(
     lower: &'a [LayerDirectory],
 ) -> Scene<'a> {
     let description = &covering.description;
-    // With more layers than expected, another file system may be among them, and inode numbers are not passed on.
+    // With more layers than expected, another file system may be among them, and inode numbers are not passed
+    // on.
     let shown = description
         .overlay
         .as_ref()
@@ -70,7 +71,8 @@ pub(crate) fn evidence(
 
     for (index, (path, layer)) in expected.lower.iter().zip(scene.lower).enumerate() {
         let text = match followed.map_or(Text::Unusable, |followed| followed.lower(layer)) {
-            // If the upper layer is ours although its text leads elsewhere, the text was written under another root directory.
+            // If the upper layer is ours although its text leads elsewhere, the text was written under
+            // another root directory.
             Text::NamesOther if upper_known && upper_text == Text::NamesOther => Text::Unusable,
             // A relative path was followed from where the upper layer's path starts, so that must be ours.
             Text::Resembles if !upper_known => Text::Unusable,
@@ -106,8 +108,9 @@ fn judge_lower(scene: &Scene<'_>, index: usize, text: Text) -> Judgement {
     judgement
 }
 
-/// Looks quickly first. Agreeing times are enough beside a text that leads to the very same directory: it cannot have been
-/// put there later without a change of its times. Without that, file handles are worth their cost.
+/// Looks quickly first. Agreeing times are enough beside a text that leads to the very same directory: it
+/// cannot have been put there later without a change of its times. Without that, file handles are worth their
+/// cost.
 fn with_care(text: Text, judge: impl Fn(Care) -> Judgement) -> Judgement {
     let quick = judge(Care::Quick);
     if quick.certainty == Certainty::Consistent && text != Text::Names {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! File handles: the kernel's own name for an inode, by which an overlay tells which layer's object it shows.
 //!
-//! `name_to_handle_at(2)` with `AT_HANDLE_FID` is the usual way to them, but calling it takes unsafe code. The same handle
-//! is printed by `/proc/PID/fdinfo` for each inode that an inotify instance watches (documented in
-//! `Documentation/filesystems/proc.rst`), so this module watches an object, reads the line, and forgets it again. That needs
-//! read permission on the object and no privilege. Without it, or when inotify is used up or missing, there is no handle
-//! and the comparison rests on inode numbers and times.
+//! `name_to_handle_at(2)` with `AT_HANDLE_FID` is the usual way to them, but calling it takes unsafe code.
+//! The same handle is printed by `/proc/PID/fdinfo` for each inode that an inotify instance watches
+//! (documented in `Documentation/filesystems/proc.rst`), so this module watches an object, reads the line,
+//! and forgets it again. That needs read permission on the object and no privilege. Without it, or when
+//! inotify is used up or missing, there is no handle and the comparison rests on inode numbers and times.
 
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 

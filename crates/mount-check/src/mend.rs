@@ -119,7 +119,8 @@ impl<'a> Mender<'a> {
         let info = self.found.and_then(|found| found.info.as_ref());
         let mut mend = Vec::new();
         if info.is_none_or(crate::mountinfo::MountInfo::is_super_read_only) {
-            // Newer util-linux repeats the mount's options, which the kernel refuses; without a source they are left out.
+            // Newer util-linux repeats the mount's options, which the kernel refuses; without a source they
+            // are left out.
             let command = ["mount", "--options-source", "disable", "-o", "remount,rw", "--"];
             mend.push(Mend::Run(words(&command, &[&self.mount_point])));
         }
@@ -190,8 +191,8 @@ impl<'a> Mender<'a> {
     }
 }
 
-/// A path that means the same from everywhere, in the caller's own words: stock Nix compares the text of the mount options
-/// with the text of its settings.
+/// A path that means the same from everywhere, in the caller's own words: stock Nix compares the text of the
+/// mount options with the text of its settings.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path)
         .unwrap_or_else(|_| path.to_owned())

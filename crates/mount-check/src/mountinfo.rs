@@ -9,9 +9,10 @@
 //! id parent maj:min root mount-point mount-options optional... - type source super-options
 //! ```
 //!
-//! Columns are separated by exactly one space (an empty source leaves two in a row), and a space, tab, newline,
-//! backslash or comma that belongs to a value is written as a backslash with three octal digits. Values are decoded here;
-//! options keep their order and may repeat. What an option means is decided by [`crate::options`].
+//! Columns are separated by exactly one space (an empty source leaves two in a row), and a space, tab,
+//! newline, backslash or comma that belongs to a value is written as a backslash with three octal digits.
+//! Values are decoded here; options keep their order and may repeat. What an option means is decided by
+//! [`crate::options`].
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -29,7 +30,8 @@ pub struct MountInfo {
     pub parent: u64,
     /// Major and minor number of the file system's device (`st_dev` of its directories).
     pub device: (u32, u32),
-    /// The directory of the file system that is the root of this mount: `/`, or a path for a bind mount of a part.
+    /// The directory of the file system that is the root of this mount: `/`, or a path for a bind mount of a
+    /// part.
     pub root: Vec<u8>,
     /// Where it is mounted, as seen from the reader's root directory.
     pub mount_point: Vec<u8>,
@@ -78,7 +80,8 @@ pub fn parse(text: &[u8]) -> Result<Vec<MountInfo>, ParseError> {
     lines(text).collect()
 }
 
-/// Parses a mount table line by line, so that a caller interested in one mount can pass over a line it cannot read.
+/// Parses a mount table line by line, so that a caller interested in one mount can pass over a line it cannot
+/// read.
 pub fn lines(text: &[u8]) -> impl Iterator<Item = Result<MountInfo, ParseError>> {
     text.split(|&byte| byte == b'\n')
         .enumerate()

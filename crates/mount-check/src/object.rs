@@ -76,7 +76,8 @@ pub(crate) struct Comparable {
     pub(crate) inodes: bool,
     /// Times and sizes: those of a merged directory are the upper layer's.
     pub(crate) attributes: bool,
-    /// A handle may say "from the upper layer" (`Some(true)`), "from below", or either (`None`: `nfs_export`).
+    /// A handle may say "from the upper layer" (`Some(true)`), "from below", or either (`None`:
+    /// `nfs_export`).
     pub(crate) from_upper: Option<bool>,
 }
 
@@ -186,8 +187,8 @@ fn compare_once(
         || handles?.read(layer_fd),
         comparable.from_upper,
     ) {
-        // A handle without the file system's UUID is unique only within one file system; but twins of one image aside, no two
-        // objects share inode number, generation and time of birth.
+        // A handle without the file system's UUID is unique only within one file system; but twins of one
+        // image aside, no two objects share inode number, generation and time of birth.
         Some((Likeness::SameHandle, has_uuid))
             if has_uuid || same_inode || (comparable.attributes && layer.born.is_some()) =>
         {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the options of an OverlayFS mount say about its layers.
 //!
-//! The strings are the mounter's own: relative, unnormalised, of another root directory or namespace, and unchanged when
-//! a layer is renamed. They are evidence for messages and for looking things up, never a proof.
+//! The strings are the mounter's own: relative, unnormalised, of another root directory or namespace, and
+//! unchanged when a layer is renamed. They are evidence for messages and for looking things up, never a
+//! proof.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -104,7 +105,8 @@ impl LayerText {
         }
     }
 
-    /// `upperdir` and `workdir` hold the mounter's escaped text, but the bare path if it was given as a file descriptor.
+    /// `upperdir` and `workdir` hold the mounter's escaped text, but the bare path if it was given as a file
+    /// descriptor.
     fn either(shown: &[u8]) -> Self {
         let mut layer = Self::escaped(shown, Contents::Names);
         let bare = to_path(shown.to_vec());

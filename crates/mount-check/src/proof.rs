@@ -16,14 +16,14 @@ pub(crate) struct Handles {
 
 /// An overlay mount whose layers were found to be the expected ones.
 ///
-/// There is no way to make one but [`Report::into_proof`]. It holds the directories open that were compared, so work done
-/// relative to its descriptors reaches exactly those, whatever is renamed or mounted meanwhile. The descriptors are opened
-/// with `O_PATH`: good as the starting point of `openat`, `fstatat`, `renameat` and for `fspick` with `FSPICK_EMPTY_PATH`;
-/// to list a directory, open `.` relative to it.
+/// There is no way to make one but [`Report::into_proof`]. It holds the directories open that were compared,
+/// so work done relative to its descriptors reaches exactly those, whatever is renamed or mounted meanwhile.
+/// The descriptors are opened with `O_PATH`: good as the starting point of `openat`, `fstatat`, `renameat`
+/// and for `fspick` with `FSPICK_EMPTY_PATH`; to list a directory, open `.` relative to it.
 ///
 /// # Limitations
-/// It says what was so when the check ran. While it lives the mount cannot be undone except lazily, and then the
-/// descriptors still lead to the same overlay.
+/// It says what was so when the check ran. While it lives the mount cannot be undone except lazily, and then
+/// the descriptors still lead to the same overlay.
 #[derive(Debug)]
 pub struct VerifiedMount {
     handles: Handles,

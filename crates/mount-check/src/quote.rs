@@ -30,7 +30,8 @@ pub(crate) fn bytes(bytes: &[u8]) -> String {
     out
 }
 
-/// A command line that a POSIX shell (for unprintable bytes: bash, zsh, or any shell of POSIX.1-2024) splits into exactly these words.
+/// A command line that a POSIX shell (for unprintable bytes: bash, zsh, or any shell of POSIX.1-2024) splits
+/// into exactly these words.
 pub(crate) fn command(words: &[OsString]) -> String {
     words
         .iter()

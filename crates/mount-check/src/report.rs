@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a check found: the outcome, what it rests on, and how to mend what is wrong. `Display` explains all of it.
+//! What a check found: the outcome, what it rests on, and how to mend what is wrong. `Display` explains all
+//! of it.
 
 use std::ffi::OsString;
 use std::fmt;

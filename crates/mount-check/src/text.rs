@@ -30,7 +30,8 @@ pub(crate) enum End {
     Absolute(Vec<Object>),
     /// A relative path that leads here, if the mounter stood where `upperdir` says.
     Relative(Vec<Object>),
-    /// The layer does not have the directory in question (the merged directory is below the root of the overlay).
+    /// The layer does not have the directory in question (the merged directory is below the root of the
+    /// overlay).
     NotInLayer,
     /// Nowhere that can be seen from here.
     Lost,
@@ -137,15 +138,14 @@ fn follow(layer: &LayerText, below: &Path, base: Option<&Path>) -> End {
     }
 }
 
-/// If the upper layer is given as a relative path and the expected one ends like it, the mounter stood where the rest of the
-/// expected one leads.
+/// If the upper layer is given as a relative path and the expected one ends like it, the mounter stood where
+/// the rest of the expected one leads.
 fn mounters_directory(
     text: &LayerText,
     below: &Path,
     upper: &LayerDirectory,
     upper_path: &Path,
 ) -> Option<PathBuf> {
-    let whole = std::fs::canonicalize(upper_path).ok()?;
     text.readings()
         .filter(|path| path.is_relative())
         .find_map(|relative| {
@@ -158,6 +158,7 @@ fn mounters_directory(
             if !names.iter().all(|part| matches!(part, Component::Normal(_))) {
                 return None;
             }
+            let whole = std::fs::canonicalize(upper_path).ok()?;
             if !whole.ends_with(names.iter().collect::<PathBuf>()) {
                 return None;
             }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From evidence to an outcome. Objects decide; the text of the mount options speaks only where they are silent.
+//! From evidence to an outcome. Objects decide; the text of the mount options speaks only where they are
+//! silent.
 
 use crate::check::{Access, Expected};
 use crate::covering::Covering;
@@ -164,7 +165,8 @@ fn standing(evidence: &Evidence) -> Standing {
         (Certainty::Refuted, _) => Standing::Absent,
         (Certainty::Consistent | Certainty::Unknown, Text::Names | Text::Resembles) => Standing::Present,
         (Certainty::Consistent, Text::Unusable) => Standing::Present,
-        // Times agree and the text does not: a twin made in the same instant, or a text of another root directory.
+        // Times agree and the text does not: a twin made in the same instant, or a text of another root
+        // directory.
         (Certainty::Consistent, Text::NamesOther) => Standing::Open,
         (Certainty::Unknown, Text::NamesOther) => Standing::Absent,
         (Certainty::Unknown, Text::Unusable) => Standing::Open,

@@ -71,8 +71,8 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The warnings that options alone give. What is on by default is not shown among the options, so `defaults` answers for
-/// what is absent.
+/// The warnings that options alone give. What is on by default is not shown among the options, so `defaults`
+/// answers for what is absent.
 pub(crate) fn from_options(
     options: &OverlayOptions,
     defaults: &dyn Fn(&str) -> Option<Vec<u8>>,

@@ -54,7 +54,8 @@ fn line(mount_point: &[u8], source: &[u8], data: &[u8]) -> Vec<u8> {
     out.extend_from_slice(b" rw,relatime shared:1 - overlay ");
     out.extend(octal(source, b" \t\n\\#"));
     out.extend_from_slice(b" rw,");
-    // An escaped comma is part of a value, a bare one separates; the kernel shows the value escaped, and then in octal.
+    // An escaped comma is part of a value, a bare one separates; the kernel shows the value escaped, and then
+    // in octal.
     let mut rest = data;
     while let Some((&byte, after)) = rest.split_first() {
         match (byte, after.split_first()) {

@@ -292,7 +292,8 @@ fn writers_at_work() -> Outcome {
 }
 
 fn active_probe() -> Outcome {
-    // Over another overlay neither handles nor inode numbers tell, and these two were made in one instant, or nearly.
+    // Over another overlay neither handles nor inode numbers tell, and these two were made in one instant, or
+    // nearly.
     let world = World::new();
     world.overlay("m", &["l"], "u");
     for name in ["m2", "u2", "u3"] {

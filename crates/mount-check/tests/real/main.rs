@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real mounts of every kind, checked.
 //!
-//! The suite must not touch the machine's mount table, so it runs itself again inside a mount namespace of its own, by
-//! way of `unshare` of util-linux: as root directly, as anybody else in a user namespace as well. Where neither is possible
-//! every trial is listed as ignored, with the reason in its name. As root the trials that are about user namespaces run
-//! in a third process, as an ordinary user.
+//! The suite must not touch the machine's mount table, so it runs itself again inside a mount namespace of
+//! its own, by way of `unshare` of util-linux: as root directly, as anybody else in a user namespace as well.
+//! Where neither is possible every trial is listed as ignored, with the reason in its name. As root the
+//! trials that are about user namespaces run in a third process, as an ordinary user.
 #![allow(clippy::unwrap_used, reason = "a failed set-up fails its trial")]
 
 mod binds;

@@ -52,8 +52,8 @@ fn report_texts() -> Outcome {
     done()
 }
 
-/// Takes out what differs from machine to machine: the directory, options that kernels add, which identity was compared, and
-/// the machine's own file systems.
+/// Takes out what differs from machine to machine: the directory, options that kernels add, which identity
+/// was compared, and the machine's own file systems.
 fn redact(world: &World, report: &Report) -> String {
     let text = report
         .to_string()

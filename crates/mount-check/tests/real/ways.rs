@@ -253,7 +253,8 @@ fn overlay_as_lower() -> Outcome {
         Certainty::Consistent,
         "{report}"
     );
-    // No handles reach through two overlays, and two file systems share no inode numbers: here a probe adds certainty.
+    // No handles reach through two overlays, and two file systems share no inode numbers: here a probe adds
+    // certainty.
     let options = superpose_mount_check::Options {
         probe: Probe::Active,
         ..Default::default()

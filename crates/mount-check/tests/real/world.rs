@@ -111,7 +111,8 @@ impl World {
         self.overlay_with(mount_point, lower, upper, "");
     }
 
-    /// The same with more options, each after a comma. In a user namespace `userxattr` is added, which is needed there.
+    /// The same with more options, each after a comma. In a user namespace `userxattr` is added, which is
+    /// needed there.
     pub(crate) fn overlay_with(&self, mount_point: &str, lower: &[&str], upper: &str, more: &str) {
         let userxattr = if crate::harness::in_user_namespace() {
             ",userxattr"
