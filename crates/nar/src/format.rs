@@ -4,7 +4,8 @@
 //! An archive is a sequence of strings, each written as its length (64 bits, little endian), its bytes, and zeros
 //! up to a multiple of eight: the magic string, then one node. A node is one of
 //!
-//! - `(` `type` `regular` [`executable` `` ] `contents` *bytes* `)`
+//! - `(` `type` `regular` `contents` *bytes* `)`, or for an executable file
+//!   `(` `type` `regular` `executable` *empty* `contents` *bytes* `)`
 //! - `(` `type` `symlink` `target` *bytes* `)`
 //! - `(` `type` `directory` { `entry` `(` `name` *bytes* `node` *node* `)` } `)`
 //!
