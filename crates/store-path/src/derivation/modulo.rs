@@ -16,7 +16,7 @@ use crate::store_dir::StoreDir;
 use crate::store_path::StorePath;
 
 /// Most derivations below one another. The deepest chains of Nixpkgs are some hundreds long.
-const MAX_DEPTH: usize = 100_000;
+const MAX_DEPTH: usize = 10_000;
 
 /// Most derivation text that may be waiting for the hashes of inputs at a time, in bytes.
 const MAX_WAITING: usize = 2 * MAX_DERIVATION_LEN;

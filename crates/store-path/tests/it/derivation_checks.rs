@@ -260,10 +260,10 @@ fn cycles_are_refused() {
     assert!(memo.is_empty());
 }
 
-/// Recursion would need some hundred megabytes of stack here.
+/// Recursion would need some ten megabytes of stack here; a test has two.
 #[test]
 fn deep_chains_do_not_overflow_the_stack() {
-    const DEPTH: usize = 50_000;
+    const DEPTH: usize = 9_000;
     let template = Derivation {
         name: Name::new(b"chain").unwrap(),
         outputs: BTreeMap::from([(
@@ -305,7 +305,74 @@ fn deep_chains_do_not_overflow_the_stack() {
     let error = endless
         .hash_modulo(&dir, &mut ModuloMemo::new(), &mut read)
         .unwrap_err();
-    assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            Error::TooLarge {
+                unit: "derivations",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+/// Text that waits is bounded; text that has been hashed no longer waits.
+#[test]
+fn big_inputs_may_lie_beside_but_not_below_each_other() {
+    let path = |level: usize| -> StorePath { format!("{level:032}-big.drv").parse().unwrap() };
+    let dir = StoreDir::default();
+    let source = "0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".parse().unwrap();
+    let out = BTreeSet::from(["out".to_owned()]);
+    let small = Derivation {
+        name: Name::new(b"big").unwrap(),
+        outputs: BTreeMap::from([(
+            "out".to_owned(),
+            DerivationOutput::InputAddressed { path: source },
+        )]),
+        input_drvs: BTreeMap::new(),
+        input_srcs: BTreeSet::new(),
+        platform: vec![],
+        builder: vec![],
+        args: vec![],
+        env: BTreeMap::new(),
+    };
+    let mut big = small.clone();
+    big.args.push(vec![b'x'; 17 << 20]);
+
+    let mut beside = small.clone();
+    beside
+        .input_drvs
+        .extend((0..4).map(|level| (path(level), out.clone())));
+    let (text, beside) = (big.render(&dir), beside.render(&dir));
+    let mut read = |at: &StorePath| -> ReadResult {
+        Ok(if *at == path(9) {
+            beside.clone()
+        } else {
+            text.clone()
+        })
+    };
+    let mut above = small.clone();
+    above.input_drvs.insert(path(9), out.clone());
+    assert!(
+        above
+            .hash_modulo(&dir, &mut ModuloMemo::new(), &mut read)
+            .unwrap()
+            .is_some()
+    );
+
+    let mut below = small;
+    below.input_drvs.insert(path(4), out.clone());
+    let mut read = |at: &StorePath| -> ReadResult {
+        let mut derivation = big.clone();
+        let level: usize = at.hash_part_str().parse()?;
+        derivation.input_drvs.insert(path(level - 1), out.clone());
+        Ok(derivation.render(&dir))
+    };
+    let error = below
+        .hash_modulo(&dir, &mut ModuloMemo::new(), &mut read)
+        .unwrap_err();
+    assert!(matches!(error, Error::TooLarge { unit: "bytes", .. }), "{error}");
 }
 
 #[test]

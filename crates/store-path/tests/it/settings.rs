@@ -209,6 +209,8 @@ fn bad_values_are_refused_by_name() {
         "1KK",
         "99999999999999999999",
         "99999999999T",
+        // Shifted out of 128 bits, it would be nothing.
+        "309485009821345068724781056T",
         " 1",
     ] {
         check(
