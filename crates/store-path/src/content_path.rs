@@ -43,7 +43,8 @@ impl StoreDir {
     ///
     /// # Errors
     /// If the combination cannot exist: only archives hashed with SHA-256, and text, may have references;
-    /// text is hashed with SHA-256 and does not refer to itself; git objects are hashed with SHA-1 or SHA-256.
+    /// text is hashed with SHA-256 and does not refer to itself; git objects are hashed with SHA-1 or
+    /// SHA-256.
     pub fn content_path(
         &self,
         name: &Name,
@@ -96,8 +97,8 @@ impl StoreDir {
         Ok(self.digest_path(&kind, &References::default(), drv_hash_modulo, &name))
     }
 
-    /// Tells whether `path` is the path that its content address and references lead to. The content itself is not
-    /// looked at.
+    /// Tells whether `path` is the path that its content address and references lead to. The content itself
+    /// is not looked at.
     #[must_use]
     pub fn is_content_addressed<'a>(
         &self,
@@ -110,7 +111,8 @@ impl StoreDir {
             .is_ok_and(|computed| computed == *path)
     }
 
-    /// Hashes `<kind><references>:<inner digest>:<store directory>:<name>` and folds the digest to a hash part.
+    /// Hashes `<kind><references>:<inner digest>:<store directory>:<name>` and folds the digest to a hash
+    /// part.
     fn digest_path(&self, kind: &str, references: &References, inner: &Hash, name: &Name) -> StorePath {
         let mut hasher = Hasher::new(HashAlgorithm::Sha256);
         hasher.update(kind.as_bytes());

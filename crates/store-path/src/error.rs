@@ -233,7 +233,8 @@ pub enum Error {
 /// Longest excerpt of a foreign text inside an error, in bytes.
 const EXCERPT: usize = 160;
 
-/// Renders foreign bytes for an error: control characters escaped, undecodable bytes replaced, the length bounded.
+/// Renders foreign bytes for an error: control characters escaped, undecodable bytes replaced, the length
+/// bounded.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let (head, cut) = match bytes.get(..EXCERPT) {
         Some(head) if bytes.len() > EXCERPT => (head, true),

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Store paths, hashes, content addresses, derivations and store URLs of Nix, as values.
 //!
-//! Everything here is a function of its arguments. What this crate deliberately does not do: it opens no file and no
-//! socket, reads no environment, holds no global state and no fixed store directory, verifies no signature, builds
-//! nothing, and reads no archive. Every parser takes bytes, bounds what it makes of them, and answers any
-//! input with a value or an [`Error`].
+//! Everything here is a function of its arguments. What this crate deliberately does not do: it opens no file
+//! and no socket, reads no environment, holds no global state and no fixed store directory, verifies no
+//! signature, builds nothing, and reads no archive. Every parser takes bytes, bounds what it makes of them,
+//! and answers any input with a value or an [`Error`].
 //!
 //! # Example
 //!
@@ -37,7 +37,8 @@
 //!
 //! # Features
 //!
-//! `serde`: paths, hashes, content addresses and signatures as their texts. `blake3`: hashes of that algorithm.
+//! `serde`: paths, hashes, content addresses and signatures as their texts. `blake3`: hashes of that
+//! algorithm.
 #![forbid(unsafe_code)]
 
 mod content_address;

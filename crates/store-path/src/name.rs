@@ -23,7 +23,8 @@ const ALLOWED: [bool; 256] = {
 
 /// The name of a store object: 1 to 211 bytes of `0-9 A-Z a-z + - . _ ? =`.
 ///
-/// `.`, `..` and anything that begins with `.-` or `..-` are refused, as Nix does; other leading dots are fine.
+/// `.`, `..` and anything that begins with `.-` or `..-` are refused, as Nix does; other leading dots are
+/// fine.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 

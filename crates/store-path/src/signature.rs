@@ -21,8 +21,8 @@ impl Signature {
     /// Checks the form of a signature.
     ///
     /// # Errors
-    /// If there is no `:`, if the key name is empty or holds a blank or control character, or if the rest is not base64
-    /// (padded or not) of at least one byte.
+    /// If there is no `:`, if the key name is empty or holds a blank or control character, or if the rest is
+    /// not base64 (padded or not) of at least one byte.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let fail = |expected| Error::Signature {
             found: excerpt(text),

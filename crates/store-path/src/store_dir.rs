@@ -46,7 +46,8 @@ impl StoreDir {
         &self.0
     }
 
-    /// Parses the full path of an object. The path is made canonical first; then its parent must be this directory.
+    /// Parses the full path of an object. The path is made canonical first; then its parent must be this
+    /// directory.
     ///
     /// # Errors
     /// If the path is not absolute, not directly in this directory, or its last component is not a store

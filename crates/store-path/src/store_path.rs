@@ -86,7 +86,8 @@ impl StorePath {
     /// If the hash part, the `-` after it or the name is not right.
     ///
     /// # Deviation
-    /// Nix before the late 2.35 releases accepts any character in place of the `-`; only `-` is accepted here.
+    /// Nix before the late 2.35 releases accepts any character in place of the `-`; only `-` is accepted
+    /// here.
     pub fn from_base_name(base: &[u8]) -> Result<Self> {
         let fail = |expected| Error::BaseName {
             found: excerpt(base),

@@ -10,10 +10,10 @@ use crate::store_path::StorePath;
 impl Derivation {
     /// Checks the derivation that is about to be registered under `path`.
     ///
-    /// Its name must be that of the path, its outputs of one kind; the path of each input-addressed output must follow
-    /// from the derivation, that of a fixed output from its hash; and the environment must hold each of those
-    /// paths under the name of the output. Were a wrong one registered, a store would take the output of one recipe
-    /// for that of another.
+    /// Its name must be that of the path, its outputs of one kind; the path of each input-addressed output
+    /// must follow from the derivation, that of a fixed output from its hash; and the environment must hold
+    /// each of those paths under the name of the output. Were a wrong one registered, a store would take the
+    /// output of one recipe for that of another.
     ///
     /// Use one `memo` for all derivations that are registered together.
     ///

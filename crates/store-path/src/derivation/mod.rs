@@ -143,8 +143,8 @@ impl Derivation {
     /// Returns the kind of the outputs.
     ///
     /// # Errors
-    /// If there is no output, if kinds are mixed, if there is more than one fixed output or it is not `out`, or if
-    /// floating outputs have different algorithms.
+    /// If there is no output, if kinds are mixed, if there is more than one fixed output or it is not `out`,
+    /// or if floating outputs have different algorithms.
     pub fn kind(&self) -> Result<DerivationKind> {
         let refuse = |found: &str| Error::DerivationInconsistent {
             drv: self.name.to_string(),

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The hash of a derivation modulo how its fixed outputs are made.
 //!
-//! The hash of a derivation depends on those of its input derivations, theirs on their inputs, and so on. That graph
-//! is walked with a stack of its own, since its depth is in the hands of whoever wrote the files.
+//! The hash of a derivation depends on those of its input derivations, theirs on their inputs, and so on.
+//! That graph is walked with a stack of its own, since its depth is in the hands of whoever wrote the files.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,8 @@ const MAX_DEPTH: usize = 10_000;
 /// Most derivation text that may be waiting for the hashes of inputs at a time, in bytes.
 const MAX_WAITING: usize = 2 * MAX_DERIVATION_LEN;
 
-/// Most derivations that a memo holds: some hundreds of megabytes. The closure of all of Nixpkgs is a tenth of it.
+/// Most derivations that a memo holds: some hundreds of megabytes. The closure of all of Nixpkgs is a tenth
+/// of it.
 const MAX_KNOWN: usize = 2_000_000;
 
 /// Supplies the text of an input derivation, wherever it lies and whether or not it is valid.
@@ -114,7 +115,8 @@ impl ModuloMemo {
         Ok(())
     }
 
-    /// Reads a derivation that is not known yet. What it counts as is known at once, or it waits for its inputs.
+    /// Reads a derivation that is not known yet. What it counts as is known at once, or it waits for its
+    /// inputs.
     fn enter(
         &mut self,
         path: StorePath,
@@ -228,8 +230,8 @@ impl ModuloMemo {
 }
 
 impl Derivation {
-    /// Computes the hash that the paths of input-addressed outputs follow from: of the text without output paths,
-    /// each input derivation replaced by its own hash, and fixed ones by what they yield.
+    /// Computes the hash that the paths of input-addressed outputs follow from: of the text without output
+    /// paths, each input derivation replaced by its own hash, and fixed ones by what they yield.
     ///
     /// `None` if an input's outputs are not known beforehand; then those of this derivation are not either.
     /// Input derivations are read once each, fixed ones without their inputs.

@@ -19,12 +19,13 @@ impl Derivation {
     /// Parses the text of a derivation. `name` is its file's name without hash part and `.drv`.
     ///
     /// # Errors
-    /// If the text is longer than [`MAX_DERIVATION_LEN`], does not follow the syntax, or a field is not of its type.
+    /// If the text is longer than [`MAX_DERIVATION_LEN`], does not follow the syntax, or a field is not of
+    /// its type.
     ///
     /// # Deviation
-    /// Stricter than Nix where Nix never writes such a thing: a key or path twice, store paths that are not canonical
-    /// (as Nix 2.36), output names that could not be part of a store path's name, and bytes after the end are
-    /// refused. The form of dynamic derivations (`DrvWithVersion`) is refused as well.
+    /// Stricter than Nix where Nix never writes such a thing: a key or path twice, store paths that are not
+    /// canonical (as Nix 2.36), output names that could not be part of a store path's name, and bytes after
+    /// the end are refused. The form of dynamic derivations (`DrvWithVersion`) is refused as well.
     pub fn parse(text: &[u8], dir: &StoreDir, name: &Name) -> Result<Self> {
         if text.len() > MAX_DERIVATION_LEN {
             let subject = format!("derivation `{name}`");

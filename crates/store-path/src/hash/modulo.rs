@@ -14,8 +14,8 @@ use crate::store_path::{HASH_PART_LEN, HashPart};
 /// What each occurrence is hashed as.
 const BLANK: [u8; HASH_PART_LEN] = [0; HASH_PART_LEN];
 
-/// Which rule for self references applies. The two disagree on every object that refers to itself, and agree on all
-/// others; a registered object keeps its path whatever rule made it.
+/// Which rule for self references applies. The two disagree on every object that refers to itself, and agree
+/// on all others; a registered object keeps its path whatever rule made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ModuloGeneration {
     /// Nix 2.17 to 2.34: occurrences are blanked.
@@ -138,9 +138,9 @@ impl ModuloHasher {
 
 /// The offsets of all occurrences, ascending, which can only be hashed after the stream.
 ///
-/// An object may consist of little but its own hash part, so they are kept small: as the distance from the last
-/// one, seven bits per byte, the highest bit telling that more follow. At most one byte per 32 of the stream
-/// results.
+/// An object may consist of little but its own hash part, so they are kept small: as the distance from the
+/// last one, seven bits per byte, the highest bit telling that more follow. At most one byte per 32 of the
+/// stream results.
 #[derive(Clone, Default)]
 struct Offsets {
     distances: Vec<u8>,

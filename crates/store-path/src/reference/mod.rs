@@ -47,9 +47,9 @@ pub enum StoreKind {
 
 /// A store URL: the kind of the store, and settings by name.
 ///
-/// It displays as a URL of the same store: keys sorted, values percent-encoded, and the path of a local or overlay
-/// store as its `root`, the only form that every version of Nix decodes alike. What was displayed once and
-/// parsed displays the same again, byte for byte.
+/// It displays as a URL of the same store: keys sorted, values percent-encoded, and the path of a local or
+/// overlay store as its `root`, the only form that every version of Nix decodes alike. What was displayed
+/// once and parsed displays the same again, byte for byte.
 ///
 /// Paths are absolute, or the store is refused when its settings are read.
 ///
@@ -99,7 +99,8 @@ impl StoreReference {
         })
     }
 
-    /// Refers to the overlay store below a root directory, which writes to `upper_layer` and lies over `lower`.
+    /// Refers to the overlay store below a root directory, which writes to `upper_layer` and lies over
+    /// `lower`.
     #[must_use]
     pub fn overlay(lower: &Self, upper_layer: impl AsRef<Path>, root: impl AsRef<Path>) -> Self {
         Self::new(StoreKind::LocalOverlay)

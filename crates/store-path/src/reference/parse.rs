@@ -28,19 +28,19 @@ impl StoreReference {
     /// | `daemon`, `unix://`, `unix:///socket` | a daemon's |
     /// | `local-overlay://` | an overlay store |
     ///
-    /// Settings follow the `?`, as `key=value` separated by `&`, and percent-encoded once. Of a setting that is given
-    /// twice the first value counts. The value of `lower-store` is a store URL itself, encoded once more as a whole;
-    /// only `&`, `#` and `%` need it.
+    /// Settings follow the `?`, as `key=value` separated by `&`, and percent-encoded once. Of a setting that
+    /// is given twice the first value counts. The value of `lower-store` is a store URL itself, encoded once
+    /// more as a whole; only `&`, `#` and `%` need it.
     ///
     /// # Errors
     /// If the text is none of these, an encoding is broken, a path is not absolute where it must be, or the
     /// text exceeds [`MAX_URL_LEN`] or [`MAX_NESTING`].
     ///
     /// # Deviation
-    /// As Nix 2.34 and newer, which decode each part once. Nix 2.33 and older decode `lower-store` twice; Nix 2.32
-    /// and 2.33 do not decode the path of `local:///path`. A text with a scheme and `:` is never taken
-    /// for a plain path, and its path must be percent-encoded wherever a URL's has to be. Bytes outside ASCII may stand in
-    /// a query as they are, which Nix refuses; they are encoded when the URL is displayed.
+    /// As Nix 2.34 and newer, which decode each part once. Nix 2.33 and older decode `lower-store` twice; Nix
+    /// 2.32 and 2.33 do not decode the path of `local:///path`. A text with a scheme and `:` is never taken
+    /// for a plain path, and its path must be percent-encoded wherever a URL's has to be. Bytes outside ASCII
+    /// may stand in a query as they are, which Nix refuses; they are encoded when the URL is displayed.
     pub fn parse(text: &[u8], cwd: &[u8]) -> Result<(Self, Vec<UrlWarning>)> {
         let mut warnings = Vec::new();
         let reference = parse_nested(text, cwd, 0, &mut warnings)?;

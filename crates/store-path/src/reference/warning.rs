@@ -5,8 +5,8 @@ use std::fmt;
 
 use crate::error::excerpt;
 
-/// Something in a store URL that has no effect, and probably should have had one. Texts are decoded where they were
-/// encoded.
+/// Something in a store URL that has no effect, and probably should have had one. Texts are decoded where
+/// they were encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UrlWarning {

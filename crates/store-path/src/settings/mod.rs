@@ -91,8 +91,8 @@ pub struct OverlaySettings {
     pub check_mount: bool,
     /// `remount-hook`: a program that remounts the store.
     pub remount_hook: Option<PathBuf>,
-    /// Whether `root` or `state` is given. If not, `state_dir` is that of the whole machine, and with it possibly
-    /// the very one that the lower store uses.
+    /// Whether `root` or `state` is given. If not, `state_dir` is that of the whole machine, and with it
+    /// possibly the very one that the lower store uses.
     pub explicit_state: bool,
 }
 
@@ -134,8 +134,8 @@ pub struct DaemonSettings {
 
 /// The settings of whichever store turns out to be there. Which one it is cannot be told without looking.
 ///
-/// Nix takes the local store if its state directory can be read and written, else the daemon if its socket exists, else the
-/// local store.
+/// Nix takes the local store if its state directory can be read and written, else the daemon if its socket
+/// exists, else the local store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AutoSettings {
     /// The settings if it is the local store.
@@ -182,15 +182,16 @@ impl StoreSettings {
 }
 
 impl StoreReference {
-    /// Reads the settings, with defaults for those that are not given. A setting of another kind of store is reported,
-    /// and has no effect.
+    /// Reads the settings, with defaults for those that are not given. A setting of another kind of store is
+    /// reported, and has no effect.
     ///
     /// # Errors
-    /// If a value is not of its setting's type, or the kind of store is not supported, here or as a lower store.
+    /// If a value is not of its setting's type, or the kind of store is not supported, here or as a lower
+    /// store.
     ///
     /// # Deviation
-    /// As Nix 2.35 and newer in two points that changed: an empty `remount-hook` is unset, and the default socket of a
-    /// daemon is below the store's own `state` directory. No experimental feature is asked for.
+    /// As Nix 2.35 and newer in two points that changed: an empty `remount-hook` is unset, and the default
+    /// socket of a daemon is below the store's own `state` directory. No experimental feature is asked for.
     pub fn settings(&self, defaults: &Defaults) -> Result<(StoreSettings, Vec<UrlWarning>)> {
         from_reference::settings(self, defaults)
     }
