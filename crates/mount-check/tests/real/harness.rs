@@ -175,8 +175,15 @@ fn as_nobody(name: &str) -> Outcome {
     let directory = tempfile::tempdir()?;
     open_to_all(directory.path());
     let program = directory.path().join("real");
-    std::fs::copy(std::env::current_exe()?, &program)?;
-    open_to_all(&program);
+    // Another process writes the copy: a file that this one has open for writing is inherited by whatever other trials
+    // start meanwhile, and cannot be run until they let go of it.
+    let mut copy = Command::new("install");
+    copy.args(["-m", "755", "--"])
+        .arg(std::env::current_exe()?)
+        .arg(&program);
+    if !copy.status()?.success() {
+        return Err(Failed::from("the program cannot be copied"));
+    }
     let output = nobody(&program)
         .arg(format!("{STAGE}user"))
         .args(["--exact", name])
