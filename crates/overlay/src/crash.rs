@@ -42,10 +42,15 @@ impl CrashPoints {
     #[cfg(feature = "crash-points")]
     #[must_use]
     pub fn abort_at(n: u32) -> Self {
-        CrashPoints { left: Some(std::sync::Arc::new(std::sync::atomic::AtomicU32::new(n))) }
+        CrashPoints {
+            left: Some(std::sync::Arc::new(std::sync::atomic::AtomicU32::new(n))),
+        }
     }
 
-    #[cfg_attr(not(feature = "crash-points"), expect(clippy::unused_self, reason = "only tests count the points"))]
+    #[cfg_attr(
+        not(feature = "crash-points"),
+        expect(clippy::unused_self, reason = "only tests count the points")
+    )]
     pub(crate) fn reached(&self, point: CrashPoint) {
         tracing::trace!(?point, "crash point");
         #[cfg(feature = "crash-points")]

@@ -188,7 +188,9 @@ pub enum Error {
         url: String,
     },
     /// The logical store directories of two layers differ: the paths of the one mean nothing in the other.
-    #[error("the lower store '{url}' has the store directory '{lower}', expected '{upper}': both must have the same setting store")]
+    #[error(
+        "the lower store '{url}' has the store directory '{lower}', expected '{upper}': both must have the same setting store"
+    )]
     StoreDirsDiffer {
         /// The store directory of the upper store.
         upper: superpose_store_path::StoreDir,
@@ -198,7 +200,9 @@ pub enum Error {
         url: String,
     },
     /// A chain of overlay stores is too long.
-    #[error("'{url}' is overlay number {limit} of its chain: expected fewer; put several layers into one lower store")]
+    #[error(
+        "'{url}' is overlay number {limit} of its chain: expected fewer; put several layers into one lower store"
+    )]
     TooDeep {
         /// The store at the end of the chain.
         url: String,
@@ -206,7 +210,9 @@ pub enum Error {
         limit: usize,
     },
     /// A store that is not made of directories of this machine.
-    #[error("'{url}' is a {kind} store: expected a local store or an overlay store, whose objects and database are directories here")]
+    #[error(
+        "'{url}' is a {kind} store: expected a local store or an overlay store, whose objects and database are directories here"
+    )]
     UnsupportedStore {
         /// The store.
         url: String,
@@ -245,7 +251,9 @@ pub enum Error {
         report: Box<superpose_mount_check::Report>,
     },
     /// A path that is to be deleted is still needed. Nothing was deleted.
-    #[error("cannot delete '{path}': it is kept alive by {by}; see `superpose query --roots` and `--referrers`")]
+    #[error(
+        "cannot delete '{path}': it is kept alive by {by}; see `superpose query --roots` and `--referrers`"
+    )]
     StillAlive {
         /// The path.
         path: String,
@@ -271,7 +279,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// A way of addition that is not supported.
-    #[error("cannot add '{name}' by git hashing or with a reference to itself: expected nar, flat or text hashing")]
+    #[error(
+        "cannot add '{name}' by git hashing or with a reference to itself: expected nar, flat or text hashing"
+    )]
     UnsupportedMethod {
         /// The name of the object.
         name: String,
@@ -298,8 +308,16 @@ pub enum Error {
 
 impl Error {
     /// Wraps the failure of a system call on `path`.
-    pub(crate) fn io(operation: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
-        Error::Io { operation, path: path.into(), source: source.into() }
+    pub(crate) fn io(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+        source: impl Into<io::Error>,
+    ) -> Self {
+        Error::Io {
+            operation,
+            path: path.into(),
+            source: source.into(),
+        }
     }
 }
 

@@ -72,20 +72,30 @@ impl Layout {
         warnings: &mut Vec<UrlWarning>,
     ) -> Result<Self> {
         if depth > MAX_NESTING {
-            return Err(Error::TooDeep { url: reference.to_string(), limit: MAX_NESTING });
+            return Err(Error::TooDeep {
+                url: reference.to_string(),
+                limit: MAX_NESTING,
+            });
         }
         let (settings, more) = reference.settings(defaults)?;
         warnings.extend(more);
         match settings {
-            StoreSettings::Local(settings) => Ok(Layout::Local(LocalLayout { reference: reference.clone(), settings })),
+            StoreSettings::Local(settings) => Ok(Layout::Local(LocalLayout {
+                reference: reference.clone(),
+                settings,
+            })),
             // The state directory decides between a local store and a daemon's; only the former is supported.
-            StoreSettings::Auto(auto) => {
-                Ok(Layout::Local(LocalLayout { reference: reference.clone(), settings: auto.local }))
-            }
+            StoreSettings::Auto(auto) => Ok(Layout::Local(LocalLayout {
+                reference: reference.clone(),
+                settings: auto.local,
+            })),
             StoreSettings::Overlay(overlay) => {
                 OverlayLayout::resolve_at(reference, *overlay, defaults, depth, warnings).map(Layout::Overlay)
             }
-            StoreSettings::Daemon(_) => Err(Error::UnsupportedStore { url: reference.to_string(), kind: "daemon's" }),
+            StoreSettings::Daemon(_) => Err(Error::UnsupportedStore {
+                url: reference.to_string(),
+                kind: "daemon's",
+            }),
         }
     }
 
@@ -145,7 +155,10 @@ impl OverlayLayout {
     ) -> Result<Self> {
         let url = || reference.to_string();
         if !overlay.explicit_state {
-            return Err(Error::NoStateOfItsOwn { url: url(), state: overlay.local.state_dir });
+            return Err(Error::NoStateOfItsOwn {
+                url: url(),
+                state: overlay.local.state_dir,
+            });
         }
         let Some(upper_layer) = overlay.upper_layer else {
             return Err(Error::NoUpperLayer { url: url() });
@@ -194,9 +207,16 @@ impl OverlayLayout {
                     url: self.reference.to_string(),
                 });
             }
-            for (what, path) in [("store directory", &self.settings.real_dir), ("upper layer", &self.upper_layer)] {
+            for (what, path) in [
+                ("store directory", &self.settings.real_dir),
+                ("upper layer", &self.upper_layer),
+            ] {
                 if same_directory(&lower.real_dir, path) {
-                    return Err(Error::SharedDirectory { what, path: path.clone(), url: self.reference.to_string() });
+                    return Err(Error::SharedDirectory {
+                        what,
+                        path: path.clone(),
+                        url: self.reference.to_string(),
+                    });
                 }
             }
             match below {
@@ -275,8 +295,16 @@ pub(crate) fn open_store_directory(path: &Path) -> Result<rustix::fd::OwnedFd> {
     match fs::openat2(fs::CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         Ok(fd) => Ok(fd),
         Err(Errno::LOOP) => {
-            let link = path.ancestors().collect::<Vec<_>>().into_iter().rev().find(|ancestor| ancestor.is_symlink());
-            Err(Error::SymlinkedStore { path: path.to_path_buf(), link: link.unwrap_or(path).to_path_buf() })
+            let link = path
+                .ancestors()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .find(|ancestor| ancestor.is_symlink());
+            Err(Error::SymlinkedStore {
+                path: path.to_path_buf(),
+                link: link.unwrap_or(path).to_path_buf(),
+            })
         }
         Err(source) => Err(Error::io("open the store directory", path, source)),
     }

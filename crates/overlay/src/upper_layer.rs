@@ -54,14 +54,21 @@ pub(crate) struct UpperLayer {
 
 impl UpperLayer {
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let fd = fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|source| Error::io("open the upper layer", path, source))?;
+        let fd = fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|source| Error::io("open the upper layer", path, source))?;
         Ok(Self::new(fd, path))
     }
 
     /// An upper layer that is open already; `path` names it in messages.
     pub(crate) fn new(fd: OwnedFd, path: &Path) -> Self {
-        UpperLayer { fd, path: path.to_path_buf() }
+        UpperLayer {
+            fd,
+            path: path.to_path_buf(),
+        }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -76,7 +83,8 @@ impl UpperLayer {
     pub(crate) fn entry(&self, name: &OsStr) -> Result<Entry> {
         match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
-                let whiteout = FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
+                let whiteout =
+                    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
                 Ok(if whiteout { Entry::Whiteout } else { Entry::Object })
             }
             Err(Errno::NOENT) => Ok(Entry::Absent),
@@ -96,7 +104,10 @@ impl UpperLayer {
                 .collect();
         }
         let names = self.names()?;
-        Ok(paths.iter().map(|path| layer(names.contains(path.base_name().as_bytes()))).collect())
+        Ok(paths
+            .iter()
+            .map(|path| layer(names.contains(path.base_name().as_bytes())))
+            .collect())
     }
 
     /// The names of all objects (and of what else lies there), without whiteouts.

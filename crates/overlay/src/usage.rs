@@ -38,7 +38,11 @@ pub(crate) fn measure(path: &Path) -> Result<Usage> {
         Err(source) => return Err(failed(source)),
     };
     let mut usage = Usage::default();
-    let mut walk = Walk { linked: HashSet::new(), device: fs::fstat(&top).map_err(failed)?.st_dev, pending: Vec::new() };
+    let mut walk = Walk {
+        linked: HashSet::new(),
+        device: fs::fstat(&top).map_err(failed)?.st_dev,
+        pending: Vec::new(),
+    };
     for (name, stat) in walk.entries(&top).map_err(failed)? {
         if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 {
             usage.whiteouts += 1;
@@ -98,7 +102,11 @@ impl Walk {
             }
             return Ok(bytes);
         }
-        Ok(if stat.st_nlink > 1 && !self.linked.insert(stat.st_ino) { 0 } else { bytes })
+        Ok(if stat.st_nlink > 1 && !self.linked.insert(stat.st_ino) {
+            0
+        } else {
+            bytes
+        })
     }
 }
 
@@ -118,6 +126,9 @@ mod tests {
         std::fs::hard_link(object.join("sub/one"), dir.path().join("second-name")).expect("a link is made");
         let linked = measure(dir.path()).expect("it can be walked");
         assert_eq!((linked.objects, linked.others, linked.bytes), (1, 1, alone.bytes));
-        assert_eq!(measure(&dir.path().join("nowhere")).expect("nothing is no error"), Usage::default());
+        assert_eq!(
+            measure(&dir.path().join("nowhere")).expect("nothing is no error"),
+            Usage::default()
+        );
     }
 }

@@ -152,12 +152,16 @@ enum Read {
 }
 
 fn record_at(file: &[u8], at: usize) -> Read {
-    let Some(length) = u32_at(file, at).map(|length| length as usize) else { return Read::Torn };
+    let Some(length) = u32_at(file, at).map(|length| length as usize) else {
+        return Read::Torn;
+    };
     if length == 0 || length > MAX_BODY {
         return Read::Damaged { next: file.len() };
     }
     let body_end = at + 4 + length;
-    let Some(checksum) = u32_at(file, body_end) else { return Read::Torn };
+    let Some(checksum) = u32_at(file, body_end) else {
+        return Read::Torn;
+    };
     let next = body_end + 4;
     if CRC.checksum(&file[at..body_end]) != checksum {
         return Read::Damaged { next };
@@ -181,16 +185,30 @@ fn intent(removal: RemovalV1) -> Option<Intent> {
                 1 => Via::MergedView,
                 _ => return None,
             };
-            (is_plain_name(&moved.name) && is_plain_name(&moved.trash))
-                .then_some(Moved { name: moved.name, trash: moved.trash, via })
+            (is_plain_name(&moved.name) && is_plain_name(&moved.trash)).then_some(Moved {
+                name: moved.name,
+                trash: moved.trash,
+                via,
+            })
         })
         .collect::<Option<Vec<_>>>()?;
-    removal.rows.iter().all(|row| is_plain_name(row)).then_some(Intent { moves, rows: removal.rows })
+    removal
+        .rows
+        .iter()
+        .all(|row| is_plain_name(row))
+        .then_some(Intent {
+            moves,
+            rows: removal.rows,
+        })
 }
 
 /// A name that cannot lead out of the directory it is used in.
 fn is_plain_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.len() <= 255 && name != b"." && name != b".." && !name.iter().any(|&byte| byte == b'/' || byte == 0)
+    !name.is_empty()
+        && name.len() <= 255
+        && name != b"."
+        && name != b".."
+        && !name.iter().any(|&byte| byte == b'/' || byte == 0)
 }
 
 fn u32_at(file: &[u8], at: usize) -> Option<u32> {
@@ -226,7 +244,13 @@ mod tests {
     fn reads_the_golden_file_of_format_1() {
         let golden = include_bytes!("../../tests/golden/journal-1");
         let contents = decode(golden).expect("the golden file is a journal");
-        assert_eq!(contents, Contents { intents: vec![example()], torn: 0 });
+        assert_eq!(
+            contents,
+            Contents {
+                intents: vec![example()],
+                torn: 0
+            }
+        );
         assert_eq!(encode(&example()), golden);
     }
 
@@ -252,7 +276,10 @@ mod tests {
 
     #[test]
     fn other_files_are_refused() {
-        assert_eq!(decode(b"something else entirely, and long enough"), Err(FormatError::Magic));
+        assert_eq!(
+            decode(b"something else entirely, and long enough"),
+            Err(FormatError::Magic)
+        );
         let mut newer = encode(&example());
         newer[MAGIC.len()] = 2;
         assert_eq!(decode(&newer), Err(FormatError::Format(2)));

@@ -82,7 +82,10 @@ impl Journal {
             Mode::RUSR | Mode::WUSR,
         )
         .map_err(|source| Error::io("open the journal", &path, source))?;
-        let mut journal = Journal { file: file.into(), path };
+        let mut journal = Journal {
+            file: file.into(),
+            path,
+        };
         match lock(&journal.file) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Ok((journal, State::Busy)),
@@ -95,12 +98,19 @@ impl Journal {
     /// What the journal in `directory` says, without creating, locking for long or changing anything.
     pub(crate) fn peek(directory: &Path) -> Result<State> {
         let path = directory.join(FILE_NAME);
-        let file = match fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+        let file = match fs::open(
+            &path,
+            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+            Mode::empty(),
+        ) {
             Ok(file) => file,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(State::Idle),
             Err(source) => return Err(Error::io("open the journal", path, source)),
         };
-        let mut journal = Journal { file: file.into(), path };
+        let mut journal = Journal {
+            file: file.into(),
+            path,
+        };
         if journal.size()? == 0 {
             return Ok(State::Idle);
         }
@@ -133,7 +143,8 @@ impl Journal {
     }
 
     fn size(&self) -> Result<u64> {
-        let stat = fs::fstat(self.file.as_fd()).map_err(|source| Error::io("examine the journal", &self.path, source))?;
+        let stat = fs::fstat(self.file.as_fd())
+            .map_err(|source| Error::io("examine the journal", &self.path, source))?;
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
@@ -163,7 +174,10 @@ impl Journal {
     }
 
     fn damaged(&self, found: String) -> Error {
-        Error::JournalDamaged { path: self.path.clone(), found }
+        Error::JournalDamaged {
+            path: self.path.clone(),
+            found,
+        }
     }
 }
 
@@ -178,7 +192,11 @@ mod tests {
 
     fn intent() -> Intent {
         Intent {
-            moves: vec![Moved { name: b"a".to_vec(), trash: b"1-a".to_vec(), via: Via::UpperLayer }],
+            moves: vec![Moved {
+                name: b"a".to_vec(),
+                trash: b"1-a".to_vec(),
+                via: Via::UpperLayer,
+            }],
             rows: vec![b"a".to_vec()],
         }
     }
@@ -186,13 +204,19 @@ mod tests {
     #[test]
     fn an_intent_survives_its_process() {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        assert_eq!(Journal::peek(dir.path()).expect("no journal is an idle one"), State::Idle);
+        assert_eq!(
+            Journal::peek(dir.path()).expect("no journal is an idle one"),
+            State::Idle
+        );
         let (mut journal, state) = Journal::open(dir.path()).expect("the journal is made");
         assert_eq!(state, State::Idle);
         journal.begin(&intent()).expect("the intent is written");
         assert_eq!(Journal::peek(dir.path()).expect("it can be read"), State::Busy);
         drop(journal);
-        assert_eq!(Journal::peek(dir.path()).expect("it can be read"), State::Interrupted(vec![intent()]));
+        assert_eq!(
+            Journal::peek(dir.path()).expect("it can be read"),
+            State::Interrupted(vec![intent()])
+        );
         let (mut journal, state) = Journal::open(dir.path()).expect("the journal is there");
         assert_eq!(state, State::Interrupted(vec![intent()]));
         journal.close().expect("it is emptied");
@@ -206,7 +230,10 @@ mod tests {
         let path = dir.path().join(FILE_NAME);
         std::fs::write(&path, b"not a journal, but not empty either").expect("the file is written");
         let error = Journal::open(dir.path()).expect_err("it is no journal");
-        assert!(error.to_string().contains("does not begin like a journal"), "{error}");
+        assert!(
+            error.to_string().contains("does not begin like a journal"),
+            "{error}"
+        );
         assert_eq!(std::fs::read(&path).expect("it is still there").len(), 35);
     }
 }

@@ -27,12 +27,19 @@ pub(crate) fn find(state: &StateDir, metadata: &dyn MetadataSource, physical: &[
     }
     let runtime = runtime::scan(Path::new(PROC), metadata.store_dir(), physical)?;
     if runtime.unreadable > 0 {
-        tracing::debug!(processes = runtime.unreadable, "processes of others do not show all that they use");
+        tracing::debug!(
+            processes = runtime.unreadable,
+            "processes of others do not show all that they use"
+        );
     }
     let mut roots = permanent.roots;
     roots.extend(runtime.roots);
     roots.sort_unstable();
     let paths: Vec<StorePath> = roots.iter().map(|root| root.path.clone()).collect();
     let valid = metadata.are_valid(&paths)?;
-    Ok(roots.into_iter().zip(valid).filter_map(|(root, valid)| valid.then_some(root)).collect())
+    Ok(roots
+        .into_iter()
+        .zip(valid)
+        .filter_map(|(root, valid)| valid.then_some(root))
+        .collect())
 }

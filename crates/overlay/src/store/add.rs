@@ -116,24 +116,40 @@ impl Store {
     /// In an overlay store Nix copies the metadata of a path that is valid below; here nothing at all is written.
     pub fn add(&mut self, source: Source<'_>, options: &AddOptions) -> Result<Added> {
         if options.method == ContentMethod::Git || options.references.itself {
-            return Err(Error::UnsupportedMethod { name: options.name.as_str().to_owned() });
+            return Err(Error::UnsupportedMethod {
+                name: options.name.as_str().to_owned(),
+            });
         }
         match gather(source, options)? {
             Gathered::Buffer { nar, contents } => self.add_buffered(&nar, contents, options),
             Gathered::Tree(path) => self.add_through_scratch(options, |store, scratch, taps| {
                 let (parent, name) = split_parent(path)?;
-                Ok(superpose_nar::copy_tree((&parent, name), (store.real.fd(), scratch.name()), &store.restore_options(), taps)?)
+                Ok(superpose_nar::copy_tree(
+                    (&parent, name),
+                    (store.real.fd(), scratch.name()),
+                    &store.restore_options(),
+                    taps,
+                )?)
             }),
             Gathered::Stream(mut archive) => self.add_through_scratch(options, |store, scratch, taps| {
                 let options = store.restore_options();
-                Ok(superpose_nar::restore_hashed(&mut archive, store.real.fd(), scratch.name(), &options, taps)?)
+                Ok(superpose_nar::restore_hashed(
+                    &mut archive,
+                    store.real.fd(),
+                    scratch.name(),
+                    &options,
+                    taps,
+                )?)
             }),
         }
     }
 
     /// Adds an archive that is in memory.
     fn add_buffered(&mut self, nar: &[u8], contents: Option<Hash>, options: &AddOptions) -> Result<Added> {
-        let found = NarHash { hash: hash_bytes(HashAlgorithm::Sha256, nar), size: nar.len() as u64 };
+        let found = NarHash {
+            hash: hash_bytes(HashAlgorithm::Sha256, nar),
+            size: nar.len() as u64,
+        };
         let content = match contents {
             Some(contents) => contents,
             None if options.algorithm == HashAlgorithm::Sha256 => found.hash,
@@ -142,10 +158,19 @@ impl Store {
         let info = self.new_info(options, content, found)?;
         self.add_temp_roots(std::slice::from_ref(&info.path))?;
         if let Some(layer) = self.valid_in(&info.path)? {
-            return Ok(Added { path: info.path, nar: found, outcome: Outcome::AlreadyValid(layer) });
+            return Ok(Added {
+                path: info.path,
+                nar: found,
+                outcome: Outcome::AlreadyValid(layer),
+            });
         }
         let scratch = self.scratch(&[])?;
-        superpose_nar::restore(&mut &nar[..], self.real.fd(), scratch.name(), &self.restore_options())?;
+        superpose_nar::restore(
+            &mut &nar[..],
+            self.real.fd(),
+            scratch.name(),
+            &self.restore_options(),
+        )?;
         self.settle(&scratch, info)
     }
 
@@ -169,21 +194,31 @@ impl Store {
             match self.valid_in(&info.path)? {
                 Some(layer) => {
                     self.discard(&scratch)?;
-                    Ok(Added { path: info.path, nar: hashed.nar, outcome: Outcome::AlreadyValid(layer) })
+                    Ok(Added {
+                        path: info.path,
+                        nar: hashed.nar,
+                        outcome: Outcome::AlreadyValid(layer),
+                    })
                 }
                 None => self.settle(&scratch, info),
             }
         });
         if settled.is_err() {
             // The first error is the one to report; what stays behind is garbage under a scratch name.
-            self.discard(&scratch).unwrap_or_else(|error| tracing::debug!(%error, "a scratch object stays behind"));
+            self.discard(&scratch)
+                .unwrap_or_else(|error| tracing::debug!(%error, "a scratch object stays behind"));
         }
         settled
     }
 
     fn new_info(&self, options: &AddOptions, content: Hash, nar: NarHash) -> Result<PathInfo> {
-        let address = ContentAddress { method: options.method, hash: content };
-        let path = self.dir().content_path(&options.name, &address, &options.references)?;
+        let address = ContentAddress {
+            method: options.method,
+            hash: content,
+        };
+        let path = self
+            .dir()
+            .content_path(&options.name, &address, &options.references)?;
         let mut info = PathInfo::new(path, nar.hash, nar.size);
         info.references = options.references.others.iter().cloned().collect();
         info.content_address = Some(address);
@@ -195,7 +230,14 @@ impl Store {
             Placed::Now => Outcome::Stored,
             Placed::Before(layer) => Outcome::AlreadyValid(layer),
         };
-        Ok(Added { path: info.path, nar: NarHash { hash: info.nar_hash, size: info.nar_size }, outcome })
+        Ok(Added {
+            path: info.path,
+            nar: NarHash {
+                hash: info.nar_hash,
+                size: info.nar_size,
+            },
+            outcome,
+        })
     }
 }
 
@@ -215,14 +257,19 @@ fn gather<'a>(source: Source<'a>, options: &AddOptions) -> Result<Gathered<'a>> 
         (Source::Path(path), ContentMethod::Nar) => gather_tree(path),
         (Source::Path(path), _) => {
             let file = open_regular(path)?;
-            let size = file.metadata().map_err(|source| Error::io("examine", path, source))?.len();
+            let size = file
+                .metadata()
+                .map_err(|source| Error::io("examine", path, source))?
+                .len();
             gather_contents(Box::new(file), size, path, options)
         }
         (Source::Bytes(bytes), _) => {
             gather_contents(Box::new(bytes), bytes.len() as u64, Path::new("memory"), options)
         }
         (Source::Nar(nar), ContentMethod::Nar) => gather_archive(nar),
-        (Source::Nar(_), _) => Err(Error::UnsupportedMethod { name: options.name.as_str().to_owned() }),
+        (Source::Nar(_), _) => Err(Error::UnsupportedMethod {
+            name: options.name.as_str().to_owned(),
+        }),
     }
 }
 
@@ -235,7 +282,10 @@ fn gather_tree(path: &Path) -> Result<Gathered<'_>> {
     }
     let mut buffer = Capped(Vec::new());
     match superpose_nar::dump_path(path, &mut buffer) {
-        Ok(_) => Ok(Gathered::Buffer { nar: buffer.0, contents: None }),
+        Ok(_) => Ok(Gathered::Buffer {
+            nar: buffer.0,
+            contents: None,
+        }),
         Err(_) if buffer.0.len() > BUFFERED => Ok(Gathered::Tree(path)),
         Err(error) => Err(error.into()),
     }
@@ -254,7 +304,9 @@ fn gather_contents<'a>(
     let mut bytes = Vec::new();
     contents.read_to_end(&mut bytes).map_err(failed)?;
     let mut nar = Vec::new();
-    FileArchive::new(&bytes[..], bytes.len() as u64).read_to_end(&mut nar).map_err(failed)?;
+    FileArchive::new(&bytes[..], bytes.len() as u64)
+        .read_to_end(&mut nar)
+        .map_err(failed)?;
     let contents = (options.method != ContentMethod::Nar).then(|| hash_bytes(options.algorithm, &bytes));
     Ok(Gathered::Buffer { nar, contents })
 }
@@ -272,16 +324,25 @@ fn gather_archive(nar: &mut dyn Read) -> Result<Gathered<'_>> {
     while reader.next_event()? != superpose_nar::Event::End {}
     let end = usize::try_from(reader.offset()).unwrap_or(usize::MAX);
     start.truncate(end);
-    Ok(Gathered::Buffer { nar: start, contents: None })
+    Ok(Gathered::Buffer {
+        nar: start,
+        contents: None,
+    })
 }
 
 /// Opens a regular file, following links: the contents count, not the name.
 fn open_regular(path: &Path) -> Result<File> {
-    let file = fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())
-        .map_err(|source| Error::io("open", path, source))?;
+    let file = fs::open(
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+    )
+    .map_err(|source| Error::io("open", path, source))?;
     let stat = fs::fstat(file.as_fd()).map_err(|source| Error::io("examine", path, source))?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::NotARegularFile { path: path.to_path_buf() });
+        return Err(Error::NotARegularFile {
+            path: path.to_path_buf(),
+        });
     }
     Ok(file.into())
 }
@@ -293,16 +354,24 @@ fn split_parent(path: &Path) -> Result<(OwnedFd, OsString)> {
     let path = if path.file_name().is_some() {
         path
     } else {
-        whole = path.canonicalize().map_err(|source| Error::io("find", path, source))?;
+        whole = path
+            .canonicalize()
+            .map_err(|source| Error::io("find", path, source))?;
         &whole
     };
-    let name = path.file_name().ok_or_else(|| Error::io("add", path, io::Error::from(io::ErrorKind::InvalidInput)))?;
+    let name = path
+        .file_name()
+        .ok_or_else(|| Error::io("add", path, io::Error::from(io::ErrorKind::InvalidInput)))?;
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let directory = fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(|source| Error::io("open", parent, source))?;
+    let directory = fs::open(
+        parent,
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|source| Error::io("open", parent, source))?;
     Ok((directory, name.to_os_string()))
 }
 
@@ -312,7 +381,11 @@ struct Capped(Vec<u8>);
 impl Write for Capped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
-        if self.0.len() > BUFFERED { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.len()) }
+        if self.0.len() > BUFFERED {
+            Err(io::ErrorKind::FileTooLarge.into())
+        } else {
+            Ok(bytes.len())
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -33,6 +33,15 @@ pub struct DeleteOptions {
     pub liveness: Liveness,
 }
 
+impl DeleteOptions {
+    /// The same with another rule for roots.
+    #[must_use]
+    pub fn with_liveness(mut self, liveness: Liveness) -> Self {
+        self.liveness = liveness;
+        self
+    }
+}
+
 /// What a deletion did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,7 +79,12 @@ impl Store {
         let lock = CollectorLock::acquire(&self.state, self.options.wait(), &mut |lock| {
             tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
         })?;
-        let paths: Vec<StorePath> = paths.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let paths: Vec<StorePath> = paths
+            .iter()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         self.refuse_alive(&paths, options)?;
         let (objects, below) = self.deletable(&paths)?;
         let rows = self.removable_rows(&paths, &below)?;
@@ -104,15 +118,24 @@ impl Store {
             }
         }
         let valid = below.lower.are_valid(paths)?;
-        let below = paths.iter().zip(valid).filter(|(_, valid)| *valid).map(|(path, _)| path.clone()).collect();
+        let below = paths
+            .iter()
+            .zip(valid)
+            .filter(|(_, valid)| *valid)
+            .map(|(path, _)| path.clone())
+            .collect();
         Ok((objects, below))
     }
 
     /// The rows that go with the paths: all that are there, but for copies from below that other rows refer to.
     fn removable_rows(&self, paths: &[StorePath], below: &BTreeSet<StorePath>) -> Result<Vec<StorePath>> {
         let known = self.database.are_valid(paths)?;
-        let mut rows: Vec<StorePath> =
-            paths.iter().zip(known).filter(|(_, known)| *known).map(|(path, _)| path.clone()).collect();
+        let mut rows: Vec<StorePath> = paths
+            .iter()
+            .zip(known)
+            .filter(|(_, known)| *known)
+            .map(|(path, _)| path.clone())
+            .collect();
         // A row that stays keeps those that it refers to, so this goes on until nothing changes.
         loop {
             if rows.is_empty() {
@@ -142,7 +165,10 @@ impl Store {
         let temporary = temp_roots::scan(&self.state, self.dir(), Stale::Remove)?;
         let protected: HashSet<HashPart> = temporary.roots.iter().map(|root| root.path.hash_part()).collect();
         if let Some(path) = paths.iter().find(|path| protected.contains(&path.hash_part())) {
-            return Err(self.still_alive(path, "a process that uses it right now (temporary root)".to_owned()));
+            return Err(self.still_alive(
+                path,
+                "a process that uses it right now (temporary root)".to_owned(),
+            ));
         }
         if options.liveness == Liveness::Ignore {
             return Ok(());
@@ -160,17 +186,29 @@ impl Store {
     fn refuse_referred(&self, paths: &[StorePath], set: &HashSet<&StorePath>) -> Result<()> {
         let referrers = self.database.referrers(paths)?;
         for (path, referrers) in paths.iter().zip(referrers) {
-            let outside: Vec<StorePath> = referrers.into_iter().filter(|referrer| !set.contains(referrer)).collect();
+            let outside: Vec<StorePath> = referrers
+                .into_iter()
+                .filter(|referrer| !set.contains(referrer))
+                .collect();
             let layers = self.locate(&outside)?;
-            if let Some((referrer, _)) = outside.iter().zip(layers).find(|(_, layer)| *layer == Layer::Upper) {
-                return Err(self.still_alive(path, format!("its referrer '{}'", self.dir().display(referrer))));
+            if let Some((referrer, _)) = outside
+                .iter()
+                .zip(layers)
+                .find(|(_, layer)| *layer == Layer::Upper)
+            {
+                return Err(
+                    self.still_alive(path, format!("its referrer '{}'", self.dir().display(referrer)))
+                );
             }
         }
         Ok(())
     }
 
     fn still_alive(&self, path: &StorePath, by: String) -> Error {
-        Error::StillAlive { path: self.dir().join(path), by }
+        Error::StillAlive {
+            path: self.dir().join(path),
+            by,
+        }
     }
 
     /// Everything that keeps paths alive, but for temporary roots: permanent roots that lead to valid paths, and what
@@ -192,7 +230,10 @@ impl Store {
     pub fn add_root(&self, link: &Path, path: &StorePath) -> Result<()> {
         self.add_temp_roots(std::slice::from_ref(path))?;
         if self.valid_in(path)?.is_none() {
-            return Err(superpose_metadata::Error::NotValid { path: self.dir().join(path) }.into());
+            return Err(superpose_metadata::Error::NotValid {
+                path: self.dir().join(path),
+            }
+            .into());
         }
         roots::add::add_root(&self.state, self.dir(), &[self.real.path()], link, path).map(drop)
     }
@@ -203,8 +244,12 @@ impl Store {
     /// If the database cannot be read.
     pub fn dependents(&self, paths: &[StorePath]) -> Result<Vec<StorePath>> {
         let known = self.database.are_valid(paths)?;
-        let known: Vec<StorePath> =
-            paths.iter().zip(known).filter(|(_, known)| *known).map(|(path, _)| path.clone()).collect();
+        let known: Vec<StorePath> = paths
+            .iter()
+            .zip(known)
+            .filter(|(_, known)| *known)
+            .map(|(path, _)| path.clone())
+            .collect();
         Ok(self.database.closure(&known, Closure::Referrers)?)
     }
 }

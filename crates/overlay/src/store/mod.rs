@@ -64,7 +64,7 @@ struct Below {
 #[derive(Debug)]
 pub enum MountProof {
     /// The mount was examined.
-    Verified(VerifiedMount),
+    Verified(Box<VerifiedMount>),
     /// The store URL says `check-mount=false`.
     CheckDisabled(CheckDisabled),
 }
@@ -84,7 +84,7 @@ impl MountProof {
             return Ok(MountProof::CheckDisabled(CheckDisabled(())));
         }
         match layout.check()?.into_proof() {
-            Ok(mount) => Ok(MountProof::Verified(mount)),
+            Ok(mount) => Ok(MountProof::Verified(Box::new(mount))),
             Err(report) => Err(Error::WrongMount {
                 mount_point: layout.merged().to_path_buf(),
                 url: layout.reference.to_string(),
@@ -146,7 +146,10 @@ impl Store {
     pub fn metadata(&self) -> Merged<'_> {
         Merged {
             upper: &self.database,
-            lower: self.below.as_ref().map(|below| &below.lower as &dyn MetadataSource),
+            lower: self
+                .below
+                .as_ref()
+                .map(|below| &below.lower as &dyn MetadataSource),
         }
     }
 
@@ -180,7 +183,9 @@ impl Store {
     }
 
     fn overlay(&self) -> Result<&Below> {
-        self.below.as_ref().ok_or_else(|| Error::NoLayers { url: self.layout.reference().to_string() })
+        self.below.as_ref().ok_or_else(|| Error::NoLayers {
+            url: self.layout.reference().to_string(),
+        })
     }
 
     /// Makes the mount fresh, with the user's hook if there is one.

@@ -94,7 +94,10 @@ impl Store {
         refuse_read_only(&Layout::Local(layout.clone()))?;
         let path = &layout.settings.real_dir;
         create_with_parents(path)?;
-        let real = RealDir { fd: layout::open_store_directory(path)?, path: path.clone() };
+        let real = RealDir {
+            fd: layout::open_store_directory(path)?,
+            path: path.clone(),
+        };
         // Nix expects its hard-link farm in every local store.
         create_directory(&path.join(".links"))?;
         Self::assemble(Layout::Local(layout), real, None, options)
@@ -108,7 +111,10 @@ impl Store {
         refuse_read_only(&Layout::Overlay(layout.clone()))?;
         let named = layout::open_store_directory(layout.merged())?;
         let (real, upper, lower_dirs) = open_layers(&layout, &mount, named)?;
-        let real = RealDir { fd: real, path: layout.merged().to_path_buf() };
+        let real = RealDir {
+            fd: real,
+            path: layout.merged().to_path_buf(),
+        };
         let lower = StoreView::open(&layout.lower)?;
         let below = Below {
             lower,
@@ -134,7 +140,15 @@ impl Store {
         }
         let database = Database::open(&database)?;
         let temp_roots = TempRoots::new(&state, &settings.store_dir);
-        Ok(Store { layout, options, real, state, database, temp_roots, below })
+        Ok(Store {
+            layout,
+            options,
+            real,
+            state,
+            database,
+            temp_roots,
+            below,
+        })
     }
 
     /// Undoes or finishes what a process that is gone had begun.
@@ -166,7 +180,10 @@ impl Store {
 /// # Errors
 /// If the journal is damaged or cannot be read.
 pub fn is_interrupted(state_dir: &Path) -> Result<bool> {
-    Ok(matches!(journal::Journal::peek(&state_dir.join(OWN))?, State::Interrupted(_)))
+    Ok(matches!(
+        journal::Journal::peek(&state_dir.join(OWN))?,
+        State::Interrupted(_)
+    ))
 }
 
 /// The merged view, the upper layer and the lower directories, held open.
@@ -182,16 +199,29 @@ fn open_layers(
     match mount {
         MountProof::Verified(proof) => {
             let reopen = |fd, path: &Path| {
-                fs::openat(fd, ".", flags, Mode::empty()).map_err(|source| Error::io("open the layer", path, source))
+                fs::openat(fd, ".", flags, Mode::empty())
+                    .map_err(|source| Error::io("open the layer", path, source))
             };
-            let lower = proof.lower().map(|fd| reopen(fd, layout.merged())).collect::<Result<_>>()?;
-            Ok((reopen(proof.mount_point(), layout.merged())?, reopen(proof.upper(), &layout.upper_layer)?, lower))
+            let lower = proof
+                .lower()
+                .map(|fd| reopen(fd, layout.merged()))
+                .collect::<Result<_>>()?;
+            Ok((
+                reopen(proof.mount_point(), layout.merged())?,
+                reopen(proof.upper(), &layout.upper_layer)?,
+                lower,
+            ))
         }
         MountProof::CheckDisabled(_) => {
             let open = |path: &Path| {
-                fs::open(path, flags, Mode::empty()).map_err(|source| Error::io("open the layer", path, source))
+                fs::open(path, flags, Mode::empty())
+                    .map_err(|source| Error::io("open the layer", path, source))
             };
-            let lower = layout.lower_layers().iter().map(|path| open(path)).collect::<Result<_>>()?;
+            let lower = layout
+                .lower_layers()
+                .iter()
+                .map(|path| open(path))
+                .collect::<Result<_>>()?;
             Ok((named, open(&layout.upper_layer)?, lower))
         }
     }
@@ -199,13 +229,18 @@ fn open_layers(
 
 fn refuse_read_only(layout: &Layout) -> Result<()> {
     if layout.settings().read_only {
-        return Err(Error::ReadOnlyStore { url: layout.reference().to_string() });
+        return Err(Error::ReadOnlyStore {
+            url: layout.reference().to_string(),
+        });
     }
     Ok(())
 }
 
 fn create_with_parents(path: &Path) -> Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.exists())
+        .collect();
     missing.into_iter().rev().try_for_each(create_directory)
 }
 

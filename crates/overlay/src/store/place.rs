@@ -77,10 +77,16 @@ impl Store {
         self.options.crash_points.reached(CrashPoint::ScratchFilled);
         let path = &info.path;
         let release = match &self.below {
-            Some(below) if below.lies_below(OsStr::new(&format!("{}.lock", path.base_name())))? => Release::Keep,
+            Some(below) if below.lies_below(OsStr::new(&format!("{}.lock", path.base_name())))? => {
+                Release::Keep
+            }
             _ => Release::Unlink,
         };
-        let fd = self.real.fd.try_clone().map_err(|source| Error::io("use", self.real.path(), source))?;
+        let fd = self
+            .real
+            .fd
+            .try_clone()
+            .map_err(|source| Error::io("use", self.real.path(), source))?;
         let real = self.real.path().to_path_buf();
         let locks = PathLocks::acquire(
             std::os::fd::AsFd::as_fd(&fd),
@@ -95,8 +101,13 @@ impl Store {
             return Ok(Placed::Before(layer));
         }
         self.clear(path)?;
-        fs::renameat(self.real.fd(), scratch.name(), self.real.fd(), path.base_name())
-            .map_err(|source| Error::io("move a finished object to", self.real.path().join(path.base_name()), source))?;
+        fs::renameat(self.real.fd(), scratch.name(), self.real.fd(), path.base_name()).map_err(|source| {
+            Error::io(
+                "move a finished object to",
+                self.real.path().join(path.base_name()),
+                source,
+            )
+        })?;
         if self.options.durability == Durability::Synced {
             fs::fsync(self.real.fd()).map_err(|source| Error::io("sync", self.real.path(), source))?;
         }

@@ -53,7 +53,11 @@ impl Store {
     /// # Deviation
     /// Nix fails when a reference is valid only below and was not asked for before.
     pub fn register(&mut self, infos: &[PathInfo]) -> Result<Registered> {
-        let copies = if self.below.is_some() { self.needed_from_below(infos)? } else { Vec::new() };
+        let copies = if self.below.is_some() {
+            self.needed_from_below(infos)?
+        } else {
+            Vec::new()
+        };
         self.write(&copies, infos)
     }
 
@@ -69,8 +73,16 @@ impl Store {
         let own: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
         let own = self.missing_above(&own)?;
         let valid = self.overlay()?.lower.are_valid(&own)?;
-        missing.extend(own.into_iter().zip(valid).filter_map(|(path, valid)| valid.then_some(path)));
-        if missing.is_empty() { Ok(Vec::new()) } else { self.closure_below(&missing) }
+        missing.extend(
+            own.into_iter()
+                .zip(valid)
+                .filter_map(|(path, valid)| valid.then_some(path)),
+        );
+        if missing.is_empty() {
+            Ok(Vec::new())
+        } else {
+            self.closure_below(&missing)
+        }
     }
 
     /// Those of `paths` that the upper database does not know, each once.
@@ -88,9 +100,14 @@ impl Store {
     /// The part of the closures of `paths` that the upper database lacks.
     fn closure_below(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>> {
         let Some(below) = &self.below else {
-            return Err(superpose_metadata::Error::NotValid { path: self.dir().join(&paths[0]) }.into());
+            return Err(superpose_metadata::Error::NotValid {
+                path: self.dir().join(&paths[0]),
+            }
+            .into());
         };
-        Ok(below.lower.closure_infos(paths, &mut |paths| self.database.are_valid(paths))?)
+        Ok(below
+            .lower
+            .closure_infos(paths, &mut |paths| self.database.are_valid(paths))?)
     }
 
     fn write(&mut self, copies: &[PathInfo], infos: &[PathInfo]) -> Result<Registered> {
@@ -103,7 +120,10 @@ impl Store {
             transaction.register(infos, &mut |derivation| Ok(read_derivation(real, derivation)?))?;
         }
         transaction.commit()?;
-        Ok(Registered { registered: infos.len(), copied: copies.len() })
+        Ok(Registered {
+            registered: infos.len(),
+            copied: copies.len(),
+        })
     }
 }
 
@@ -112,6 +132,8 @@ fn read_derivation(real: &RealDir, derivation: &StorePath) -> io::Result<Vec<u8>
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::openat(real.fd(), derivation.base_name(), flags, Mode::empty())?;
     let mut bytes = Vec::new();
-    std::fs::File::from(file).take(MAX_DERIVATION).read_to_end(&mut bytes)?;
+    std::fs::File::from(file)
+        .take(MAX_DERIVATION)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

@@ -7,12 +7,13 @@
 //! 2. the objects are renamed out of the layer: whole, reversible;
 //! 3. their rows are deleted in one transaction: this is the point of no return;
 //! 4. the mount is made fresh, once;
-//! 5. the journal is closed;
-//! 6. the moved trees are unlinked, unless somebody still uses them.
+//! 5. what was renamed within the layer is unlinked: it lies where a collector would see it;
+//! 6. the journal is closed;
+//! 7. the trash is emptied of what nobody uses any more.
 //!
 //! A crash before 3 is undone at the next opening, a crash after it is finished.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fd::BorrowedFd;
@@ -61,28 +62,33 @@ impl Store {
         let (mut journal, state) = Journal::open(self.state.create_own()?.path())?;
         match state {
             State::Idle => {}
-            State::Busy => return Err(Error::JournalBusy { path: self.state.path().to_owned() }),
+            State::Busy => {
+                return Err(Error::JournalBusy {
+                    path: self.state.path().to_owned(),
+                });
+            }
             State::Interrupted(intents) => self.replay(&mut journal, &intents)?,
         }
         let (intent, trash) = self.plan(objects, rows)?;
+        let mut removal = Removal::default();
         if intent.moves.is_empty() && intent.rows.is_empty() {
-            return Ok(Removal::default());
+            self.empty_trash(&mut removal)?;
+            return Ok(removal);
         }
         journal.begin(&intent)?;
         self.options.crash_points.reached(CrashPoint::IntentWritten);
         self.move_out(&intent, trash.as_ref())?;
         self.database.invalidate(rows)?;
         self.options.crash_points.reached(CrashPoint::RowsDeleted);
-        let remounted = self.owes_remount(&intent);
-        if remounted {
+        if self.owes_remount(&intent) {
             self.refresh_mount()?;
+            removal.remounted = true;
             self.options.crash_points.reached(CrashPoint::Remounted);
         }
+        self.unlink_in_layer(&intent, &mut removal)?;
         journal.close()?;
         self.options.crash_points.reached(CrashPoint::JournalClosed);
-        let mut removal = Removal { remounted, ..Removal::default() };
         self.empty_trash(&mut removal)?;
-        self.unlink_in_layer(&intent, trash.as_ref(), &mut removal)?;
         Ok(removal)
     }
 
@@ -95,10 +101,21 @@ impl Store {
             let name = OsStr::new(object.base_name());
             let scratch = crate::random::scratch_path();
             // Renamed first: nobody ever reads a half-deleted object.
-            match trash::rename(self.real.fd(), name, self.real.fd(), OsStr::new(scratch.base_name())) {
+            match trash::rename(
+                self.real.fd(),
+                name,
+                self.real.fd(),
+                OsStr::new(scratch.base_name()),
+            ) {
                 Ok(()) => removal.count(trash::unlink(self.real.fd(), OsStr::new(scratch.base_name()))?),
                 Err(Errno::NOENT) => {}
-                Err(source) => return Err(Error::io("move out of the store", self.real.path().join(name), source)),
+                Err(source) => {
+                    return Err(Error::io(
+                        "move out of the store",
+                        self.real.path().join(name),
+                        source,
+                    ));
+                }
             }
             self.options.crash_points.reached(CrashPoint::TreeUnlinked);
         }
@@ -110,7 +127,10 @@ impl Store {
         let below = self.overlay()?;
         let mut intent = Intent {
             moves: Vec::with_capacity(objects.len()),
-            rows: rows.iter().map(|path| path.base_name().as_bytes().to_vec()).collect(),
+            rows: rows
+                .iter()
+                .map(|path| path.base_name().as_bytes().to_vec())
+                .collect(),
         };
         let mut trash = None;
         for object in objects {
@@ -124,13 +144,21 @@ impl Store {
             };
             // Whatever lies below under this name, valid or not, must show again; through the merged view the kernel
             // would leave a whiteout over it.
-            let via = if below.lies_below(name)? { Via::UpperLayer } else { Via::MergedView };
+            let via = if below.lies_below(name)? {
+                Via::UpperLayer
+            } else {
+                Via::MergedView
+            };
             let trash_name = match (via, &trash) {
                 // A rename cannot leave the mount.
                 (Via::MergedView, _) => Trash::InLayer.name_for(object),
                 (Via::UpperLayer, trash) => trash.name_for(object),
             };
-            intent.moves.push(Moved { name: object.base_name().as_bytes().to_vec(), trash: trash_name, via });
+            intent.moves.push(Moved {
+                name: object.base_name().as_bytes().to_vec(),
+                trash: trash_name,
+                via,
+            });
         }
         Ok((intent, trash))
     }
@@ -145,7 +173,11 @@ impl Store {
                 // Another process was quicker, or the view had already lost it.
                 Err(Errno::NOENT) => {}
                 Err(source) => {
-                    return Err(Error::io("move out of the upper layer", below.upper.path().join(name), source));
+                    return Err(Error::io(
+                        "move out of the upper layer",
+                        below.upper.path().join(name),
+                        source,
+                    ));
                 }
             }
             self.options.crash_points.reached(CrashPoint::ObjectMoved);
@@ -154,12 +186,18 @@ impl Store {
     }
 
     /// From where to where an object moves.
-    fn directories<'a>(&'a self, below: &'a Below, moved: &Moved, trash: Option<&'a Trash>) -> (BorrowedFd<'a>, BorrowedFd<'a>) {
+    fn directories<'a>(
+        &'a self,
+        below: &'a Below,
+        moved: &Moved,
+        trash: Option<&'a Trash>,
+    ) -> (BorrowedFd<'a>, BorrowedFd<'a>) {
         match moved.via {
             Via::MergedView => (self.real.fd(), self.real.fd()),
-            Via::UpperLayer => {
-                (below.upper.fd(), trash.map_or(below.upper.fd(), |trash| trash.directory(below.upper.fd())))
-            }
+            Via::UpperLayer => (
+                below.upper.fd(),
+                trash.map_or(below.upper.fd(), |trash| trash.directory(below.upper.fd())),
+            ),
         }
     }
 
@@ -173,7 +211,9 @@ impl Store {
     /// An object whose row is still there but whose files are nowhere is never unlinked: something else than this
     /// program lost the journal, and the trash has the only copy.
     pub(super) fn empty_trash(&self, removal: &mut Removal) -> Result<()> {
-        let Some(directory) = Trash::open_existing(&self.state)? else { return Ok(()) };
+        let Some(directory) = Trash::open_existing(&self.state)? else {
+            return Ok(());
+        };
         let waiting = trash::list(directory.fd())?;
         if waiting.is_empty() {
             return Ok(());
@@ -182,14 +222,24 @@ impl Store {
         let valid = self.database.are_valid(&objects)?;
         for (waiting, valid) in waiting.into_iter().zip(valid) {
             let object = OsStr::new(waiting.object.base_name());
-            let missing = matches!(fs::statat(self.real.fd(), object, fs::AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT));
+            let missing = matches!(
+                fs::statat(self.real.fd(), object, fs::AtFlags::SYMLINK_NOFOLLOW),
+                Err(Errno::NOENT)
+            );
             if valid && missing {
                 tracing::warn!(object = %waiting.object, "an object in the trash is valid and nowhere else: kept");
                 removal.waiting += 1;
                 continue;
             }
-            let pinned = trash::is_pinned(directory.fd(), &waiting.name, self.real.fd(), object)
-                .map_err(|source| Error::io("see who uses the removed object", self.real.path().join(object), source))?;
+            let pinned = trash::is_pinned(directory.fd(), &waiting.name, self.real.fd(), object).map_err(
+                |source| {
+                    Error::io(
+                        "see who uses the removed object",
+                        self.real.path().join(object),
+                        source,
+                    )
+                },
+            )?;
             if pinned {
                 removal.waiting += 1;
             } else {
@@ -200,30 +250,32 @@ impl Store {
         Ok(())
     }
 
-    /// Unlinks what was renamed within the layer.
-    fn unlink_in_layer(&self, intent: &Intent, trash: Option<&Trash>, removal: &mut Removal) -> Result<()> {
+    /// Unlinks what was renamed within the layer. What lies in the trash directory is not there.
+    fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) -> Result<()> {
         let below = self.overlay()?;
         for moved in &intent.moves {
-            let name = OsString::from(OsStr::from_bytes(&moved.trash));
-            let pinned = match (moved.via, trash) {
-                (Via::MergedView, _) => false,
-                (Via::UpperLayer, Some(Trash::InLayer)) => {
-                    trash::is_pinned(below.upper.fd(), &name, self.real.fd(), OsStr::from_bytes(&moved.name))
-                        .or_else(|error| if error == Errno::NOENT { Ok(false) } else { Err(error) })
-                        .map_err(|source| Error::io("see who uses the removed object", self.real.path().join(&name), source))?
-                }
-                (Via::UpperLayer, _) => continue,
-            };
-            if pinned {
-                removal.waiting += 1;
+            let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
+            if below.upper.entry(trash_name)? == Entry::Absent {
                 continue;
             }
-            match fs::statat(self.real.fd(), &name, fs::AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                Err(source) => return Err(Error::io("examine", self.real.path().join(&name), source)),
-                Ok(_) => removal.count(trash::unlink(self.real.fd(), &name)?),
+            // A tree that was moved behind the mount may still be what the kernel shows under the old name; such a
+            // one is left to the next collection.
+            let pinned = moved.via == Via::UpperLayer
+                && trash::is_pinned(below.upper.fd(), trash_name, self.real.fd(), name).map_err(
+                    |source| {
+                        Error::io(
+                            "see who uses the removed object",
+                            self.real.path().join(name),
+                            source,
+                        )
+                    },
+                )?;
+            if pinned {
+                removal.waiting += 1;
+            } else {
+                removal.count(trash::unlink(self.real.fd(), trash_name)?);
+                self.options.crash_points.reached(CrashPoint::TreeUnlinked);
             }
-            self.options.crash_points.reached(CrashPoint::TreeUnlinked);
         }
         Ok(())
     }
@@ -243,16 +295,27 @@ impl Store {
             self.refresh_mount()?;
             self.options.crash_points.reached(CrashPoint::Remounted);
         }
+        for intent in intents {
+            self.unlink_in_layer(intent, &mut Removal::default())?;
+        }
         journal.close()?;
-        tracing::info!(operations = intents.len(), "finished or undid what an interrupted process had begun");
+        self.options.crash_points.reached(CrashPoint::JournalClosed);
+        self.empty_trash(&mut Removal::default())?;
+        tracing::info!(
+            operations = intents.len(),
+            "finished or undid what an interrupted process had begun"
+        );
         Ok(())
     }
 
     fn put_back(&self, intent: &Intent) -> Result<()> {
         let below = self.overlay()?;
         let apart = Trash::open_existing(&self.state)?;
-        let objects: Vec<Option<StorePath>> =
-            intent.moves.iter().map(|moved| StorePath::from_base_name(&moved.name).ok()).collect();
+        let objects: Vec<Option<StorePath>> = intent
+            .moves
+            .iter()
+            .map(|moved| StorePath::from_base_name(&moved.name).ok())
+            .collect();
         for (moved, object) in intent.moves.iter().zip(objects) {
             let Some(object) = object else { continue };
             if !self.database.are_valid(std::slice::from_ref(&object))?[0] {
@@ -271,8 +334,13 @@ impl Store {
                 if below.upper.entry(name)? != Entry::Absent {
                     break;
                 }
-                trash::rename(place, trash_name, layer, name)
-                    .map_err(|source| Error::io("put back into the upper layer", below.upper.path().join(name), source))?;
+                trash::rename(place, trash_name, layer, name).map_err(|source| {
+                    Error::io(
+                        "put back into the upper layer",
+                        below.upper.path().join(name),
+                        source,
+                    )
+                })?;
                 self.options.crash_points.reached(CrashPoint::ObjectReturned);
                 break;
             }

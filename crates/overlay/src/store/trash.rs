@@ -12,7 +12,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use superpose_nar::RemoveStats;
 use superpose_store_path::StorePath;
@@ -52,7 +52,12 @@ impl Trash {
         let directory = state.create_own_below(DIRECTORY)?;
         // Only the kernel knows whether a rename leads from here to there (bind mounts, quotas): try one.
         let probe = format!("{}-{IN_LAYER_NAME}", random::nix32_digits());
-        match fs::openat(layer, &probe, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR) {
+        match fs::openat(
+            layer,
+            &probe,
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::RUSR,
+        ) {
             Ok(file) => drop(file),
             Err(source) => return Err(Error::io("write into the layer at", state.path(), source)),
         }
@@ -60,7 +65,11 @@ impl Trash {
         let rest = if moved.is_ok() { directory.fd() } else { layer };
         fs::unlinkat(rest, &probe, AtFlags::empty())
             .map_err(|source| Error::io("remove a probe of the trash from", state.path(), source))?;
-        Ok(if moved.is_ok() { Trash::Apart(directory) } else { Trash::InLayer })
+        Ok(if moved.is_ok() {
+            Trash::Apart(directory)
+        } else {
+            Trash::InLayer
+        })
     }
 
     /// Opens the trash directory, if it was ever needed.
@@ -95,8 +104,14 @@ pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Waiting>> {
     for entry in Dir::read_from(directory).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_bytes();
-        if let Some(object) = name.get(PREFIX + 1..).and_then(|base| StorePath::from_base_name(base).ok()) {
-            waiting.push(Waiting { name: OsString::from_vec(name.to_vec()), object });
+        if let Some(object) = name
+            .get(PREFIX + 1..)
+            .and_then(|base| StorePath::from_base_name(base).ok())
+        {
+            waiting.push(Waiting {
+                name: OsString::from_vec(name.to_vec()),
+                object,
+            });
         }
     }
     Ok(waiting)
@@ -114,8 +129,12 @@ pub(super) fn rename(
 ) -> std::result::Result<(), Errno> {
     match fs::renameat(from, name, to, new_name) {
         Err(Errno::ACCESS) => {
-            let directory =
-                fs::openat(from, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+            let directory = fs::openat(
+                from,
+                name,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
             fs::fchmod(&directory, Mode::RWXU)?;
             let moved = fs::renameat(from, name, to, new_name);
             // Canonical again wherever it is now: another reader may hash it.
@@ -126,37 +145,35 @@ pub(super) fn rename(
     }
 }
 
-/// Whether some process still holds the tree `name` of `trash` through the merged view, where it was `object`.
+/// Whether the merged view still leads to the moved tree `name` of `trash` under its old name `object`: some process
+/// holds it, or a directory in it, and the kernel keeps what a process holds.
 ///
-/// A file of a name that never existed is made in the moved tree: when it shows under the object's name in the view,
-/// the kernel still leads there from that name. For anything but a directory the inode numbers are compared.
+/// What the view shows of an object that has an upper part are the attributes of that part. So the moved tree is
+/// given a status change time that nothing else has, and the view is asked for it. Nothing else of the tree changes:
+/// whoever reads it meanwhile sees exactly what was there.
 pub(super) fn is_pinned(
     trash: BorrowedFd<'_>,
     name: &OsStr,
     merged: BorrowedFd<'_>,
     object: &OsStr,
 ) -> std::result::Result<bool, Errno> {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_NOW,
+    };
+    let unchanged = Timespec {
+        tv_sec: 0,
+        tv_nsec: UTIME_OMIT,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: unchanged,
+    };
+    fs::utimensat(trash, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     let moved = fs::statat(trash, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    if FileType::from_raw_mode(moved.st_mode) != FileType::Directory {
-        return match fs::statat(merged, object, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(seen) => Ok((seen.st_ino, seen.st_ctime) == (moved.st_ino, moved.st_ctime)),
-            Err(Errno::NOENT | Errno::STALE) => Ok(false),
-            Err(error) => Err(error),
-        };
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let tree = fs::openat(trash, name, flags, Mode::empty())?;
-    fs::fchmod(&tree, Mode::RWXU)?;
-    let probe = format!(".superpose-pin-{}", random::hex_digits(16));
-    let file = fs::openat(&tree, &probe, OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR)?;
-    drop(file);
-    let seen = fs::openat(merged, object, flags, Mode::empty())
-        .and_then(|view| fs::statat(&view, &probe, AtFlags::SYMLINK_NOFOLLOW));
-    fs::unlinkat(&tree, &probe, AtFlags::empty())?;
-    fs::fchmod(&tree, Mode::from_raw_mode(0o555))?;
-    match seen {
-        Ok(_) => Ok(true),
-        Err(Errno::NOENT | Errno::STALE | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+    match fs::statat(merged, object, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(seen) => Ok((seen.st_ctime, seen.st_ctime_nsec) == (moved.st_ctime, moved.st_ctime_nsec)),
+        Err(Errno::NOENT | Errno::STALE) => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -173,18 +190,24 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_their_objects() {
-        let object = StorePath::from_base_name(b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc").expect("a store path");
+        let object =
+            StorePath::from_base_name(b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc").expect("a store path");
         let dir = tempfile::tempdir().expect("a scratch directory");
         let trash = Trash::Apart(Directory::open(dir.path()).expect("it opens"));
         let name = trash.name_for(&object);
         std::fs::write(dir.path().join(OsStr::from_bytes(&name)), b"").expect("a file is made");
         std::fs::write(dir.path().join("something-else"), b"").expect("a file is made");
-        let Trash::Apart(fd) = &trash else { unreachable!("it was made so") };
+        let Trash::Apart(fd) = &trash else {
+            unreachable!("it was made so")
+        };
         let waiting = list(fd.fd()).expect("it can be listed");
         assert_eq!(waiting.len(), 1);
         assert_eq!(waiting[0].object, object);
         assert_eq!(waiting[0].name.as_bytes(), name);
         let in_layer = Trash::InLayer.name_for(&object);
-        assert!(StorePath::from_base_name(&in_layer).is_ok(), "a collector must be able to parse it");
+        assert!(
+            StorePath::from_base_name(&in_layer).is_ok(),
+            "a collector must be able to parse it"
+        );
     }
 }

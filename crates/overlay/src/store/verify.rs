@@ -44,7 +44,10 @@ pub struct VerifyOptions {
 impl Default for VerifyOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        VerifyOptions { contents: Contents::Skip, threads }
+        VerifyOptions {
+            contents: Contents::Skip,
+            threads,
+        }
     }
 }
 
@@ -102,7 +105,11 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be read at all. What is wrong with single objects is in the report.
-    pub fn verify(&mut self, options: &VerifyOptions, progress: &(dyn Fn(usize, usize) + Sync)) -> Result<VerifyReport> {
+    pub fn verify(
+        &mut self,
+        options: &VerifyOptions,
+        progress: &(dyn Fn(usize, usize) + Sync),
+    ) -> Result<VerifyReport> {
         let lock = VerifierLock::acquire(&self.state, self.options.wait(), &mut |lock| {
             tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
         })?;
@@ -112,7 +119,10 @@ impl Store {
             Ok(())
         })?;
         paths.sort_unstable();
-        let mut report = VerifyReport { rows: paths.len(), ..VerifyReport::default() };
+        let mut report = VerifyReport {
+            rows: paths.len(),
+            ..VerifyReport::default()
+        };
         let present = self.check_existence(paths, &mut report)?;
         if options.contents == Contents::Check {
             self.check_contents(&present, options.threads, progress, &mut report)?;
@@ -124,25 +134,45 @@ impl Store {
 
     /// Whether the object is in the store directory.
     pub(super) fn exists(&self, path: &StorePath) -> Result<bool> {
-        match fs::statat(self.real.fd(), OsStr::new(path.base_name()), AtFlags::SYMLINK_NOFOLLOW) {
+        match fs::statat(
+            self.real.fd(),
+            OsStr::new(path.base_name()),
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
             Ok(_) => Ok(true),
             Err(Errno::NOENT) => Ok(false),
-            Err(source) => Err(Error::io("examine", self.real.path().join(path.base_name()), source)),
+            Err(source) => Err(Error::io(
+                "examine",
+                self.real.path().join(path.base_name()),
+                source,
+            )),
         }
     }
 
     /// Splits off what disappeared; rows that nothing present needs are deleted, as Nix does it.
-    fn check_existence(&mut self, paths: Vec<StorePath>, report: &mut VerifyReport) -> Result<Vec<StorePath>> {
+    fn check_existence(
+        &mut self,
+        paths: Vec<StorePath>,
+        report: &mut VerifyReport,
+    ) -> Result<Vec<StorePath>> {
         let mut present = Vec::with_capacity(paths.len());
         let mut gone = Vec::new();
         for path in paths {
-            if self.exists(&path)? { present.push(path) } else { gone.push(path) }
+            if self.exists(&path)? {
+                present.push(path)
+            } else {
+                gone.push(path)
+            }
         }
         if gone.is_empty() {
             return Ok(present);
         }
         // What a present object needs is missed; the rest is not.
-        let needed: HashSet<StorePath> = self.database.closure(&present, Closure::References)?.into_iter().collect();
+        let needed: HashSet<StorePath> = self
+            .database
+            .closure(&present, Closure::References)?
+            .into_iter()
+            .collect();
         let referrers = self.metadata().referrers(&gone)?;
         let mut forgotten = Vec::new();
         for (path, mut referrers) in gone.into_iter().zip(referrers) {
@@ -180,7 +210,9 @@ impl Store {
         let mut done = 0;
         for batch in paths.chunks(BATCH) {
             let infos = self.readable_infos(batch, report)?;
-            let results = hash_all(self.real.fd(), &infos, threads, &|hashed| progress(done + hashed, paths.len()));
+            let results = hash_all(self.real.fd(), &infos, threads, &|hashed| {
+                progress(done + hashed, paths.len())
+            });
             let hashed: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
             let layers = self.locate(&hashed)?;
             for ((info, result), layer) in infos.into_iter().zip(results).zip(layers) {
@@ -197,7 +229,10 @@ impl Store {
                             });
                         }
                     }
-                    Err(error) => report.faults.push(Fault::Unreadable { path: info.path, error: error.into() }),
+                    Err(error) => report.faults.push(Fault::Unreadable {
+                        path: info.path,
+                        error: error.into(),
+                    }),
                 }
             }
             done += batch.len();
@@ -214,7 +249,10 @@ impl Store {
         for path in batch {
             match self.database.path_infos(std::slice::from_ref(path)) {
                 Ok(found) => infos.extend(found.into_iter().flatten()),
-                Err(error) => report.faults.push(Fault::Unreadable { path: path.clone(), error: error.into() }),
+                Err(error) => report.faults.push(Fault::Unreadable {
+                    path: path.clone(),
+                    error: error.into(),
+                }),
             }
         }
         Ok(infos)
@@ -226,7 +264,9 @@ impl Fault {
     #[must_use]
     pub fn path(&self) -> &StorePath {
         match self {
-            Fault::Missing { path, .. } | Fault::Modified { path, .. } | Fault::Unreadable { path, .. } => path,
+            Fault::Missing { path, .. } | Fault::Modified { path, .. } | Fault::Unreadable { path, .. } => {
+                path
+            }
         }
     }
 }
@@ -242,7 +282,8 @@ fn hash_all(
     let mut order: Vec<usize> = (0..infos.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(infos[i].nar_size));
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<superpose_nar::Result<NarHash>>>> = Mutex::new((0..infos.len()).map(|_| None).collect());
+    let results: Mutex<Vec<Option<superpose_nar::Result<NarHash>>>> =
+        Mutex::new((0..infos.len()).map(|_| None).collect());
     std::thread::scope(|scope| {
         for _ in 0..threads.get().min(infos.len()) {
             scope.spawn(|| {
@@ -258,6 +299,11 @@ fn hash_all(
             });
         }
     });
-    let results = results.into_inner().expect("no thread panics while it holds the lock");
-    results.into_iter().map(|result| result.expect("every index was taken once")).collect()
+    let results = results
+        .into_inner()
+        .expect("no thread panics while it holds the lock");
+    results
+        .into_iter()
+        .map(|result| result.expect("every index was taken once"))
+        .collect()
 }

@@ -20,7 +20,9 @@ pub struct Merged<'a> {
 
 impl std::fmt::Debug for Merged<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Merged").field("has_lower", &self.lower.is_some()).finish_non_exhaustive()
+        f.debug_struct("Merged")
+            .field("has_lower", &self.lower.is_some())
+            .finish_non_exhaustive()
     }
 }
 
@@ -32,7 +34,9 @@ impl Merged<'_> {
         ask: impl Fn(&dyn MetadataSource, &[Q]) -> Result<Vec<Option<A>>>,
     ) -> Result<Vec<Option<A>>> {
         let mut answers = ask(self.upper, questions)?;
-        let Some(lower) = self.lower else { return Ok(answers) };
+        let Some(lower) = self.lower else {
+            return Ok(answers);
+        };
         let open: Vec<usize> = (0..answers.len()).filter(|&i| answers[i].is_none()).collect();
         if open.is_empty() {
             return Ok(answers);
@@ -51,7 +55,9 @@ impl Merged<'_> {
         ask: impl Fn(&dyn MetadataSource, &[StorePath]) -> Result<Vec<Vec<StorePath>>>,
     ) -> Result<Vec<Vec<StorePath>>> {
         let mut answers = ask(self.upper, paths)?;
-        let Some(lower) = self.lower else { return Ok(answers) };
+        let Some(lower) = self.lower else {
+            return Ok(answers);
+        };
         for (answer, below) in answers.iter_mut().zip(ask(lower, paths)?) {
             if answer.is_empty() {
                 *answer = below;
@@ -69,7 +75,11 @@ impl Merged<'_> {
         let above = self.upper.are_valid(roots)?;
         let (mut upper, mut lower) = (Vec::new(), Vec::new());
         for (root, above) in roots.iter().zip(above) {
-            if above { upper.push(root.clone()) } else { lower.push(root.clone()) }
+            if above {
+                upper.push(root.clone())
+            } else {
+                lower.push(root.clone())
+            }
         }
         Ok((upper, lower))
     }
@@ -77,7 +87,9 @@ impl Merged<'_> {
     /// Follows referrers through both sources, breadth first and by batches, then orders what was found.
     fn referrers_closure(&self, roots: &[StorePath]) -> Result<Vec<StorePath>> {
         if let Some(invalid) = self.are_valid(roots)?.iter().position(|valid| !valid) {
-            return Err(Error::NotValid { path: self.store_dir().join(&roots[invalid]) });
+            return Err(Error::NotValid {
+                path: self.store_dir().join(&roots[invalid]),
+            });
         }
         let mut numbers: std::collections::HashMap<StorePath, usize> = std::collections::HashMap::new();
         let mut nodes: Vec<StorePath> = Vec::new();
@@ -105,7 +117,10 @@ impl Merged<'_> {
                 edges.push(found);
             }
         }
-        Ok(after_edges(&edges).into_iter().map(|node| nodes[node].clone()).collect())
+        Ok(after_edges(&edges)
+            .into_iter()
+            .map(|node| nodes[node].clone())
+            .collect())
     }
 }
 
@@ -144,7 +159,11 @@ impl MetadataSource for Merged<'_> {
 
     fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
         let answers = self.upper_then_lower(paths, |source, paths| {
-            Ok(source.are_valid(paths)?.into_iter().map(|valid| valid.then_some(())).collect())
+            Ok(source
+                .are_valid(paths)?
+                .into_iter()
+                .map(|valid| valid.then_some(()))
+                .collect())
         })?;
         Ok(answers.into_iter().map(|answer| answer.is_some()).collect())
     }
@@ -154,7 +173,9 @@ impl MetadataSource for Merged<'_> {
     }
 
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {
-        let Some(lower) = self.lower else { return self.upper.closure(roots, direction) };
+        let Some(lower) = self.lower else {
+            return self.upper.closure(roots, direction);
+        };
         if direction == Closure::Referrers {
             return self.referrers_closure(roots);
         }
@@ -166,13 +187,20 @@ impl MetadataSource for Merged<'_> {
         let mut closure = lower.closure(&below, direction)?;
         if !above.is_empty() {
             let seen: HashSet<StorePath> = closure.iter().cloned().collect();
-            closure.extend(self.upper.closure(&above, direction)?.into_iter().filter(|path| !seen.contains(path)));
+            closure.extend(
+                self.upper
+                    .closure(&above, direction)?
+                    .into_iter()
+                    .filter(|path| !seen.contains(path)),
+            );
         }
         Ok(closure)
     }
 
     fn closure_infos(&self, roots: &[StorePath], prune: &mut Prune<'_>) -> Result<Vec<PathInfo>> {
-        let Some(lower) = self.lower else { return self.upper.closure_infos(roots, prune) };
+        let Some(lower) = self.lower else {
+            return self.upper.closure_infos(roots, prune);
+        };
         let (above, below) = self.split(roots)?;
         if below.is_empty() {
             return self.upper.closure_infos(&above, prune);
@@ -197,7 +225,9 @@ impl MetadataSource for Merged<'_> {
     /// # Deviation
     /// Nix asks the upper database alone and fails for a derivation that is only below.
     fn derivation_outputs(&self, derivations: &[StorePath]) -> Result<Vec<Option<Outputs>>> {
-        self.upper_then_lower(derivations, |source, derivations| source.derivation_outputs(derivations))
+        self.upper_then_lower(derivations, |source, derivations| {
+            source.derivation_outputs(derivations)
+        })
     }
 
     fn path_from_hash_part(&self, parts: &[HashPart]) -> Result<Vec<Option<StorePath>>> {
@@ -211,13 +241,21 @@ impl MetadataSource for Merged<'_> {
     /// # Deviation
     /// Nix lists the upper database alone.
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<()> {
-        let Some(lower) = self.lower else { return self.upper.for_each_valid_path(visit) };
+        let Some(lower) = self.lower else {
+            return self.upper.for_each_valid_path(visit);
+        };
         let mut above = HashSet::new();
         self.upper.for_each_valid_path(&mut |path| {
             above.insert(path.clone());
             visit(path)
         })?;
-        lower.for_each_valid_path(&mut |path| if above.contains(&path) { Ok(()) } else { visit(path) })
+        lower.for_each_valid_path(&mut |path| {
+            if above.contains(&path) {
+                Ok(())
+            } else {
+                visit(path)
+            }
+        })
     }
 
     /// The paths of both sources, each once.

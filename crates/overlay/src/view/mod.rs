@@ -6,17 +6,17 @@ mod merged;
 use std::path::PathBuf;
 
 use superpose_metadata::{
-    Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation, RealisationKey,
-    Visit,
+    Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation,
+    RealisationKey, Visit,
 };
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 pub use merged::Merged;
 
 use crate::layout::Layout;
-use crate::store::MountProof;
 use crate::roots::{Root, lasting};
 use crate::state_dir::StateDir;
+use crate::store::MountProof;
 use crate::upper_layer::{Layer, UpperLayer};
 use crate::usage::{self, Usage};
 use crate::{Error, Result};
@@ -33,20 +33,24 @@ pub struct StoreView {
 #[derive(Debug)]
 enum Parts {
     Local(Database),
-    Overlay { upper: Upper, layer: Option<UpperLayer>, lower: Box<StoreView> },
+    Overlay {
+        upper: Upper,
+        layer: Option<UpperLayer>,
+        lower: Box<StoreView>,
+    },
 }
 
 /// The upper database, or its stand-in before the first write makes one.
 #[derive(Debug)]
 enum Upper {
-    Database(Database),
+    Database(Box<Database>),
     Nothing(MemorySource),
 }
 
 impl Upper {
     fn source(&self) -> &dyn MetadataSource {
         match self {
-            Upper::Database(database) => database,
+            Upper::Database(database) => database.as_ref(),
             Upper::Nothing(nothing) => nothing,
         }
     }
@@ -65,10 +69,11 @@ impl StoreView {
             Layout::Local(_) => Parts::Local(Database::open(&options)?),
             Layout::Overlay(overlay) => {
                 let upper = match Database::open(&options) {
-                    Ok(database) => Upper::Database(database),
-                    Err(superpose_metadata::Error::MissingDatabase { .. } | superpose_metadata::Error::MissingSchema { .. }) => {
-                        Upper::Nothing(MemorySource::new(settings.store_dir.clone()))
-                    }
+                    Ok(database) => Upper::Database(Box::new(database)),
+                    Err(
+                        superpose_metadata::Error::MissingDatabase { .. }
+                        | superpose_metadata::Error::MissingSchema { .. },
+                    ) => Upper::Nothing(MemorySource::new(settings.store_dir.clone())),
                     Err(error) => return Err(error.into()),
                 };
                 let layer = match UpperLayer::open(&overlay.upper_layer) {
@@ -76,10 +81,17 @@ impl StoreView {
                     Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
                     Err(error) => return Err(error),
                 };
-                Parts::Overlay { upper, layer, lower: Box::new(StoreView::open(&overlay.lower)?) }
+                Parts::Overlay {
+                    upper,
+                    layer,
+                    lower: Box::new(StoreView::open(&overlay.lower)?),
+                }
             }
         };
-        Ok(StoreView { layout: layout.clone(), parts })
+        Ok(StoreView {
+            layout: layout.clone(),
+            parts,
+        })
     }
 
     /// Opens a store for reading and verifies the mount if it is an overlay store, so that what is said to be valid
@@ -131,7 +143,9 @@ impl StoreView {
     pub fn locate(&self, paths: &[StorePath]) -> Result<Vec<Layer>> {
         match &self.parts {
             Parts::Local(_) => Ok(vec![Layer::Upper; paths.len()]),
-            Parts::Overlay { layer: Some(layer), .. } => layer.locate(paths),
+            Parts::Overlay {
+                layer: Some(layer), ..
+            } => layer.locate(paths),
             Parts::Overlay { layer: None, .. } => Ok(vec![Layer::Lower; paths.len()]),
         }
     }
@@ -167,7 +181,10 @@ impl StoreView {
     fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> A) -> A {
         match &self.parts {
             Parts::Local(database) => ask(database),
-            Parts::Overlay { upper, lower, .. } => ask(&Merged { upper: upper.source(), lower: Some(lower.as_ref()) }),
+            Parts::Overlay { upper, lower, .. } => ask(&Merged {
+                upper: upper.source(),
+                lower: Some(lower.as_ref()),
+            }),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use superpose_overlay::Error;
 use superpose_overlay::mounting::{HookFailure, RemountHook};
 
-use crate::Named;
+use crate::namespace::Named;
 use crate::stand::write;
 
 pub(crate) const TRIALS: &[Named] = &[

@@ -12,7 +12,7 @@ use superpose_overlay::mounting::{
     MountInterface, MountPlan, OverlayAttributes, mount_overlay, mount_overlay_through,
 };
 
-use crate::Named;
+use crate::namespace::Named;
 use crate::stand::{Stand, kernel_is_at_least, names, read, shown, write};
 
 pub(crate) const TRIALS: &[Named] = &[

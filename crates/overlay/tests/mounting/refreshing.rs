@@ -12,7 +12,7 @@ use superpose_overlay::mounting::{
     RemountInterface, mount_overlay, refresh, refresh_directory, refresh_through,
 };
 
-use crate::Named;
+use crate::namespace::Named;
 use crate::stand::{Stand, mount_tmpfs, names, shown, unprivileged, write};
 
 pub(crate) const TRIALS: &[Named] = &[

@@ -11,7 +11,7 @@ use superpose_overlay::mounting::{
     mount_overlay_through,
 };
 
-use crate::Named;
+use crate::namespace::Named;
 use crate::stand::{Stand, mount_tmpfs, names, table, unprivileged, write};
 
 pub(crate) const TRIALS: &[Named] = &[

@@ -9,7 +9,7 @@ use rustix::mount::mount_bind;
 use superpose_overlay::Error;
 use superpose_overlay::mounting::{Detach, Holder, HoldsBy, mount_overlay, unmount};
 
-use crate::Named;
+use crate::namespace::Named;
 use crate::stand::{Stand, mount_tmpfs, names, table, write};
 
 pub(crate) const TRIALS: &[Named] = &[

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The process is killed at every step; the store is opened again and must be whole.
+//!
+//! The program runs itself with [`CHILD`] as the first word; the child aborts at its n-th crash point. A run in which
+//! it does not abort has passed all points.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
+use superpose_overlay::{
+    Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, Store, VerifyOptions, is_interrupted,
+};
+
+use crate::namespace::Named;
+use crate::stage::{Stage, add_text, add_tree, is_valid};
+
+pub(crate) const TRIALS: &[Named] = &[
+    (
+        "crashing::an_addition_is_all_or_nothing",
+        an_addition_is_all_or_nothing,
+    ),
+    (
+        "crashing::a_deletion_is_undone_or_finished",
+        a_deletion_is_undone_or_finished,
+    ),
+    (
+        "crashing::a_replay_that_crashes_is_replayed",
+        a_replay_that_crashes_is_replayed,
+    ),
+];
+
+/// First word of the command line of a child.
+const CHILD: &str = "--crash-child";
+/// No operation here has more points.
+const MANY: u32 = 60;
+
+/// What a child does with the store, if this process is one.
+pub(crate) fn child() -> Option<ExitCode> {
+    let mut words = env::args().skip(1);
+    if words.next()? != CHILD {
+        return None;
+    }
+    let (url, operation, n) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
+    let (reference, _) = StoreReference::parse(url.as_bytes(), b"/").unwrap();
+    let (layout, _) = Layout::resolve(&reference, &Defaults::default()).unwrap();
+    let mut options = OpenOptions::default();
+    options.crash_points = CrashPoints::abort_at(n);
+    let mut store = Store::open(layout, options).unwrap();
+    match operation.as_str() {
+        "add" => drop(add_tree(&mut store, "added", &[("a", "1"), ("d/b", "2")])),
+        "delete" => {
+            let paths: Vec<StorePath> = words
+                .map(|word| StorePath::from_base_name(word.as_bytes()).unwrap())
+                .collect();
+            store.delete(&paths, &DeleteOptions::default()).unwrap();
+        }
+        // Opening alone replays.
+        "open" => {}
+        other => panic!("no operation {other}"),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+/// Runs a child that aborts at its n-th point; false when it ended before.
+fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
+    let status = Command::new(env::current_exe().unwrap())
+        .args([CHILD, &stage.reference().to_string(), operation, &n.to_string()])
+        .args(paths.iter().map(|path| path.base_name()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(
+        status.code().is_none_or(|code| code == 0),
+        "the child failed: {status}"
+    );
+    status.code().is_none()
+}
+
+/// The store opens, verifies with contents, owes nothing, and has no rows without objects.
+fn assert_whole(stage: &Stage, step: &str) -> Store {
+    let mut store = stage.open();
+    assert!(!is_interrupted(&stage.state_dir()).unwrap(), "{step}");
+    let mut options = VerifyOptions::default();
+    options.contents = Contents::Check;
+    let report = store.verify(&options, &|_, _| {}).unwrap();
+    assert!(
+        report.faults.is_empty() && report.forgotten.is_empty(),
+        "{step}: {report:?}"
+    );
+    store
+}
+
+fn an_addition_is_all_or_nothing() {
+    let mut outcomes = [0, 0];
+    for n in 1..MANY {
+        let stage = Stage::over(|_| {});
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "add", n, &[]);
+        let step = format!("killed at point {n}");
+        let mut store = assert_whole(&stage, &step);
+        let rows = store.upper_metadata().count().unwrap();
+        outcomes[usize::try_from(rows).unwrap()] += 1;
+        // Whatever was left behind is no obstacle, and parses as a store path, as collectors need it.
+        for name in stage.upper_names() {
+            assert!(
+                StorePath::from_base_name(name.as_bytes()).is_ok(),
+                "{step}: {name}"
+            );
+        }
+        let path = add_tree(&mut store, "added", &[("a", "1"), ("d/b", "2")]);
+        assert!(is_valid(store.upper_metadata(), &path), "{step}");
+        assert_eq!(
+            fs::read_to_string(stage.merged_dir().join(path.base_name()).join("d/b")).unwrap(),
+            "2",
+            "{step}"
+        );
+        drop(store);
+        drop(assert_whole(&stage, &step));
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert!(
+                outcomes[0] >= 2 && outcomes[1] >= 2,
+                "points before and after the row: {outcomes:?}"
+            );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// A duplicate, an object of the upper layer only, and one that refers to it.
+fn objects_to_delete() -> (Stage, [StorePath; 3]) {
+    let stage = Stage::over(|_| {});
+    let mut store = stage.open();
+    let duplicate = add_tree(&mut store, "duplicate", &[("a", "1"), ("d/b", "2")]);
+    let library = add_tree(&mut store, "library", &[("lib", "3")]);
+    let program = add_text(&mut store, "program", "4", &[&library, &duplicate]);
+    drop(store);
+    drop(add_tree(
+        &mut stage.lower_store(),
+        "duplicate",
+        &[("a", "1"), ("d/b", "2")],
+    ));
+    stage.open().refresh_mount().unwrap();
+    // The kernel remembers what is above.
+    for path in [&duplicate, &library] {
+        drop(fs::read_dir(stage.merged_dir().join(path.base_name())).unwrap());
+    }
+    (stage, [duplicate, library, program])
+}
+
+fn assert_consistent(stage: &Stage, paths: &[StorePath; 3], step: &str) {
+    let store = assert_whole(stage, step);
+    let [duplicate, library, program] = paths;
+    // One transaction: all rows or none.
+    let rows: Vec<bool> = store.upper_metadata().are_valid(&paths.clone()).unwrap();
+    assert!(rows.iter().all(|row| *row == rows[0]), "{step}: {rows:?}");
+    for path in [library, program] {
+        assert_eq!(
+            stage.merged_dir().join(path.base_name()).exists(),
+            rows[0],
+            "{step}: {path}"
+        );
+    }
+    let merged = stage.merged_dir().join(duplicate.base_name());
+    assert_eq!(
+        fs::read_dir(merged.join("d")).unwrap().count(),
+        1,
+        "{step}: never an empty directory"
+    );
+    assert_eq!(fs::read_to_string(merged.join("d/b")).unwrap(), "2", "{step}");
+    assert_eq!(
+        stage.upper_dir().join(duplicate.base_name()).exists(),
+        rows[0],
+        "{step}"
+    );
+}
+
+fn a_deletion_is_undone_or_finished() {
+    let mut undone = 0;
+    for n in 1..MANY {
+        let (stage, paths) = objects_to_delete();
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "delete", n, &paths.each_ref());
+        let step = format!("killed at point {n}");
+        assert_consistent(&stage, &paths, &step);
+        undone += u32::from(stage.upper_dir().join(paths[1].base_name()).exists());
+        let mut store = stage.open();
+        store.delete(&paths, &DeleteOptions::default()).unwrap();
+        drop(store);
+        assert_eq!(stage.upper_names(), Vec::<String>::new(), "{step}");
+        assert_eq!(entries(&stage.state_dir().join("superpose/trash")), 0, "{step}");
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert!(undone >= 4, "the points before the rows went: {undone}");
+            assert!(n > undone + 4, "the points after it: {n}");
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+fn a_replay_that_crashes_is_replayed() {
+    for n in 1..MANY {
+        let (stage, paths) = objects_to_delete();
+        // All is moved, no row is gone: the replay has most to do.
+        assert!(aborts_at(&stage, "delete", 4, &paths.each_ref()));
+        assert!(is_interrupted(&stage.state_dir()).unwrap());
+        let aborted = aborts_at(&stage, "open", n, &[]);
+        assert_consistent(&stage, &paths, &format!("replay killed at point {n}"));
+        if !aborted {
+            assert!(n > 4, "three objects come back, then the remount: {n}");
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+fn entries(directory: &Path) -> usize {
+    fs::read_dir(directory).map_or(0, Iterator::count)
+}
