@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use superpose_store_path::StorePath;
 
 use super::read::{Names, REFERENCES, Reader, dangling};
+use super::room::Room;
 use super::rows::info_columns;
 use crate::graph::Graph;
 use crate::{Closure, PathInfo, Prune, Result};
@@ -26,7 +27,9 @@ impl Reader<'_> {
         let mut query = self.prepare(statement)?;
         let mut level = 0..graph.len();
         let mut next = Vec::new();
+        let mut room = Room::for_paths(self.connection, graph.len());
         while !level.is_empty() {
+            room.grow(graph.len());
             // In the order of ids, rows that lie together are read together.
             let mut ids = graph.keys()[level.clone()].to_vec();
             ids.sort_unstable();
@@ -113,7 +116,10 @@ impl Walk<'_> {
     fn run(&mut self, prune: &mut Prune<'_>) -> Result<()> {
         let mut level = 0..self.graph.len();
         let mut is_root = true;
+        let connection = self.reader.connection;
+        let mut room = Room::for_paths(connection, self.graph.len());
         while !level.is_empty() {
+            room.grow(self.graph.len());
             self.nodes.resize_with(level.end, || None);
             let mut ids: Vec<(i64, u32)> = self.graph.keys()[level.clone()]
                 .iter()

@@ -4,6 +4,7 @@
 use superpose_store_path::StorePath;
 
 use super::register::{in_order, unix_time};
+use super::room::Room;
 use super::write::{Ids, PathWriter, Writer};
 use crate::{MetadataSource, PathInfo, Result};
 
@@ -20,8 +21,9 @@ pub struct CopyStats {
 impl Writer<'_> {
     pub(super) fn copy_in(&self, infos: &[PathInfo], from: &dyn MetadataSource) -> Result<CopyStats> {
         let now = unix_time();
+        let _room = Room::for_paths(self.connection, infos.len());
         let mut rows = PathWriter::new(self)?;
-        let mut ids = Ids::new(self);
+        let mut ids = Ids::new(self)?;
         let mut added = Vec::new();
         for info in in_order(infos) {
             if let Some(id) = rows.insert(info, now)? {

@@ -57,6 +57,12 @@ impl Database {
     /// For reading and writing the directory must exist; what is missing in it is made. For reading only, nothing
     /// is made or changed, and the way to read is chosen accordingly.
     ///
+    /// # Limitations
+    /// As root, SQLite gives the log and its shared memory the owner of the database, which they have already: their change
+    /// time moves. If a process reads a database whose log is not empty and then opens the same one for writing, it
+    /// cannot write as long as it goes on reading, since SQLite shares the log's memory within a process; the
+    /// other order works.
+    ///
     /// # Errors
     /// If the files are missing, damaged, of an unknown schema, locked for longer than the limit, or not permitted.
     pub fn open(options: &OpenDatabase) -> Result<Self> {

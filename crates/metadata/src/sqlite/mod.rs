@@ -15,6 +15,7 @@ mod read_only;
 mod realisations;
 mod register;
 mod reserved;
+mod room;
 mod rows;
 mod schema;
 mod schema_file;

@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{CachedStatement, Connection, Row, ToSql};
+use rusqlite::{CachedStatement, Connection, Row};
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 use super::fault::explain;
+use super::room::Room;
 use super::rows::{Record, info_columns};
 use crate::{Error, Outputs, PathInfo, Result, Visit};
 
-const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
+pub(super) const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
 const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
 const INFO_BY_PATH: &str = concat!("SELECT ", info_columns!(), ", id FROM ValidPaths WHERE path = ?1");
 /// The primary key's index holds both columns, unlike Nix's old index on the first, which the planner might prefer.
@@ -90,11 +91,29 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Returns the ids of paths, in order.
+    /// Returns the ids of paths, in the order of the question.
     pub(super) fn ids(&self, paths: &[StorePath]) -> Result<Vec<Option<i64>>> {
         let mut query = self.prepare(ID_BY_PATH)?;
         let mut text = FullPath::new(self.store_dir);
-        paths.iter().map(|path| query.integer(text.of(path))).collect()
+        self.in_path_order(paths, |path| query.integer(text.of(path)))
+    }
+
+    /// Asks something of each path, in the order of their index, so that what lies together is read together. The
+    /// answers are in the order of the question.
+    fn in_path_order<T>(
+        &self,
+        paths: &[StorePath],
+        mut ask: impl FnMut(&StorePath) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let _room = Room::for_paths(self.connection, paths.len());
+        let mut order: Vec<usize> = (0..paths.len()).collect();
+        order.sort_unstable_by_key(|&place| &paths[place]);
+        let mut answers: Vec<Option<T>> = Vec::new();
+        answers.resize_with(paths.len(), || None);
+        for place in order {
+            answers[place] = Some(ask(&paths[place])?);
+        }
+        Ok(answers.into_iter().flatten().collect())
     }
 
     pub(super) fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
@@ -102,32 +121,37 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        let _room = Room::for_paths(self.connection, paths.len());
         let mut info_by_path = self.prepare(INFO_BY_PATH)?;
         let mut names = Names::new(self)?;
-        let mut references = self.prepare(REFERENCES)?;
         let mut text = FullPath::new(self.store_dir);
-        let mut info = |path: &StorePath| {
+        let mut found = self.in_path_order(paths, |path| {
             let name = || self.store_dir.join(path);
-            let found = info_by_path.first(text.of(path), |row| {
+            info_by_path.first(text.of(path), |row| {
                 let record = self.record(row, &name);
-                Ok((record.info(path)?, record.integer(7, "ValidPaths.id")?))
-            })?;
-            let Some((mut info, id)) = found else {
-                return Ok(None);
-            };
-            let mut ids = Vec::new();
-            references.each(id, |row| {
-                ids.push(self.record(row, &name).integer(0, "Refs.reference")?);
+                Ok((record.integer(7, "ValidPaths.id")?, record.info(path)?))
+            })
+        })?;
+        let mut with_ids: Vec<(i64, &mut PathInfo)> =
+            found.iter_mut().flatten().map(|(id, info)| (*id, info)).collect();
+        with_ids.sort_unstable_by_key(|(id, _)| *id);
+        for (id, info) in &with_ids {
+            names.insert(*id, &info.path);
+        }
+        let mut query = self.prepare(REFERENCES)?;
+        let mut references = Vec::new();
+        for (id, info) in with_ids {
+            let name = || self.store_dir.join(&info.path);
+            query.each(id, |row| {
+                references.push(self.record(row, &name).integer(0, "Refs.reference")?);
                 Ok(())
             })?;
-            info.references = ids
-                .into_iter()
-                .map(|id| names.of(id, &name))
-                .collect::<Result<_>>()?;
+            let paths = references.drain(..).map(|reference| names.of(reference, &name));
+            let paths = paths.collect::<Result<_>>()?;
+            info.references = paths;
             info.references.sort_unstable();
-            Ok(Some(info))
-        };
-        paths.iter().map(&mut info).collect()
+        }
+        Ok(found.into_iter().map(|found| Some(found?.1)).collect())
     }
 
     /// Returns all paths that a statement finds for each path, sorted. The statement gives a path and its id.
@@ -294,14 +318,6 @@ impl Parameter for &str {
     }
 }
 
-impl Parameter for &[&dyn ToSql] {
-    fn bind(&self, statement: &mut CachedStatement<'_>) -> rusqlite::Result<()> {
-        (1..)
-            .zip(*self)
-            .try_for_each(|(index, value)| statement.raw_bind_parameter(index, value))
-    }
-}
-
 /// Full paths, made one after the other in the same memory.
 pub(super) struct FullPath<'a> {
     store_dir: &'a StoreDir,
@@ -337,6 +353,11 @@ impl<'a> Names<'a> {
             path_by_id: reader.prepare(PATH_BY_ID)?,
             known: HashMap::new(),
         })
+    }
+
+    /// Tells the path of an id that was read otherwise.
+    fn insert(&mut self, id: i64, path: &StorePath) {
+        self.known.insert(id, path.clone());
     }
 
     /// Returns the path of an id that another row refers to.

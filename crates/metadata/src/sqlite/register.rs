@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use superpose_store_path::{Derivation, ModuloMemo, ReadDerivation, StorePath};
 
+use super::room::Room;
 use super::write::{Ids, PathWriter, Writer};
 use crate::graph::Graph;
 use crate::{Error, Outputs, PathInfo, Result};
@@ -31,8 +32,9 @@ impl Writer<'_> {
         let infos = in_order(infos);
         let now = unix_time();
         let mut memo = ModuloMemo::new();
+        let _room = Room::for_paths(self.connection, infos.len());
         let mut rows = PathWriter::new(self)?;
-        let mut ids = Ids::new(self);
+        let mut ids = Ids::new(self)?;
         for info in &infos {
             let id = match rows.insert(info, now)? {
                 Some(id) => {

@@ -11,6 +11,7 @@ use super::copy_in::CopyStats;
 use super::database::Database;
 use super::fault::explain;
 use super::register::RegisterStats;
+use super::room::Room;
 use super::write::Writer;
 use crate::{Error, MetadataSource, PathInfo, Realisation, Result};
 
@@ -86,6 +87,7 @@ impl<'a> Transaction<'a> {
     pub fn invalidate(&mut self, paths: &[StorePath]) -> Result<u64> {
         let writer = self.writer()?;
         let reader = writer.reader();
+        let _room = Room::for_paths(reader.connection, paths.len());
         let targets: Vec<(&StorePath, i64)> = paths
             .iter()
             .zip(reader.ids(paths)?)

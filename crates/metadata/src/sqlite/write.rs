@@ -4,11 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use rusqlite::{CachedStatement, Connection};
+use rusqlite::config::DbConfig;
+use rusqlite::{CachedStatement, Connection, params_from_iter};
 use superpose_store_path::{HashAlgorithm, HashEncoding, StoreDir, StorePath};
 
 use super::fault::explain;
-use super::read::{FullPath, Reader};
+use super::read::{FullPath, ID_BY_PATH, Query, Reader};
 use super::transaction::join_signatures;
 use crate::{Error, Outputs, PathInfo, Result};
 
@@ -18,9 +19,16 @@ const INSERT: &str = "INSERT INTO ValidPaths \
 /// The columns that Nix overwrites, and only those.
 const UPDATE: &str =
     "UPDATE ValidPaths SET hash = ?2, narSize = ?3, ultimate = ?4, sigs = ?5, ca = ?6 WHERE id = ?1";
-const INSERT_REFERENCE: &str = "INSERT OR IGNORE INTO Refs (referrer, reference) VALUES (?1, ?2)";
+const INSERT_REFERENCES: &str = "INSERT OR IGNORE INTO Refs (referrer, reference) VALUES ";
 const INSERT_OUTPUT: &str = "INSERT OR REPLACE INTO DerivationOutputs (drv, id, path) VALUES (?1, ?2, ?3)";
 const DELETE_REFERENCES: &str = "DELETE FROM Refs WHERE referrer = ?1";
+
+/// References written by one run of a statement; many, since starting one costs as much as writing some.
+const REFERENCES_AT_ONCE: usize = 32;
+
+/// From how many references on it pays not to have SQLite look up both ends of each once more. Switching that off and on
+/// makes it compile all statements anew.
+const MANY_REFERENCES: usize = 5_000;
 
 /// A connection inside a transaction, and what is needed to write to it.
 #[derive(Debug, Clone, Copy)]
@@ -70,18 +78,67 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Records references and returns how many there are. Each is an id and what it refers to.
+    /// Records references and returns how many there are. Each is an id and what it refers to, and both must
+    /// have been found in this transaction.
     pub(super) fn insert_references(&self, mut references: Vec<(i64, i64)>) -> Result<u64> {
         // In the order of the index that is largest, so that it grows at one end.
         references.sort_unstable();
         references.dedup();
-        let mut insert = self.prepare(INSERT_REFERENCE)?;
-        for &(referrer, reference) in &references {
+        let _unchecked = (references.len() >= MANY_REFERENCES).then(|| Unchecked::on(self.connection));
+        let (chunks, rest) = references.as_chunks::<REFERENCES_AT_ONCE>();
+        self.insert_references_at_once(
+            chunks.iter().map(<[_; REFERENCES_AT_ONCE]>::as_slice),
+            REFERENCES_AT_ONCE,
+        )?;
+        self.insert_references_at_once(rest.iter().map(std::slice::from_ref), 1)?;
+        Ok(references.len() as u64)
+    }
+
+    /// Records references in groups of one size, each by one run of a statement.
+    fn insert_references_at_once<'r>(
+        &self,
+        groups: impl Iterator<Item = &'r [(i64, i64)]>,
+        size: usize,
+    ) -> Result<()> {
+        let statement = format!("{INSERT_REFERENCES}{}", vec!["(?, ?)"; size].join(", "));
+        let mut insert = self.prepare(&statement)?;
+        for group in groups {
+            let values = group
+                .iter()
+                .flat_map(|&(referrer, reference)| [referrer, reference]);
             insert
-                .execute((referrer, reference))
+                .execute(params_from_iter(values))
                 .map_err(|error| self.fail(error))?;
         }
-        Ok(references.len() as u64)
+        Ok(())
+    }
+}
+
+/// Foreign keys are not enforced while this lives. Only for rows whose keys were looked up just before.
+struct Unchecked<'a> {
+    connection: &'a Connection,
+}
+
+impl<'a> Unchecked<'a> {
+    fn on(connection: &'a Connection) -> Self {
+        let unchecked = Self { connection };
+        unchecked.enforce(false);
+        unchecked
+    }
+
+    fn enforce(&self, enforced: bool) {
+        if let Err(error) = self
+            .connection
+            .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, enforced)
+        {
+            tracing::warn!(%error, enforced, "cannot switch the enforcement of foreign keys");
+        }
+    }
+}
+
+impl Drop for Unchecked<'_> {
+    fn drop(&mut self) {
+        self.enforce(true);
     }
 }
 
@@ -180,16 +237,20 @@ impl Columns {
 
 /// Ids of valid paths: those just written are remembered, others looked up once.
 pub(super) struct Ids<'a> {
-    reader: Reader<'a>,
+    store_dir: &'a StoreDir,
+    id_by_path: Query<'a>,
+    text: FullPath<'a>,
     known: HashMap<StorePath, i64>,
 }
 
 impl<'a> Ids<'a> {
-    pub(super) fn new(writer: &Writer<'a>) -> Self {
-        Self {
-            reader: writer.reader(),
+    pub(super) fn new(writer: &Writer<'a>) -> Result<Self> {
+        Ok(Self {
+            store_dir: writer.store_dir,
+            id_by_path: writer.reader().prepare(ID_BY_PATH)?,
+            text: FullPath::new(writer.store_dir),
             known: HashMap::new(),
-        }
+        })
     }
 
     pub(super) fn insert(&mut self, path: &StorePath, id: i64) {
@@ -201,7 +262,7 @@ impl<'a> Ids<'a> {
         if let Some(&id) = self.known.get(path) {
             return Ok(Some(id));
         }
-        let id = self.reader.ids(std::slice::from_ref(path))?.pop().flatten();
+        let id = self.id_by_path.integer(self.text.of(path))?;
         if let Some(id) = id {
             self.insert(path, id);
         }
@@ -213,8 +274,8 @@ impl<'a> Ids<'a> {
         for reference in &info.references {
             let Some(to) = self.get(reference)? else {
                 return Err(Error::ReferenceNotValid {
-                    path: self.reader.store_dir.join(&info.path),
-                    reference: self.reader.store_dir.join(reference),
+                    path: self.store_dir.join(&info.path),
+                    reference: self.store_dir.join(reference),
                 });
             };
             into.push((id, to));

@@ -155,6 +155,29 @@ fn a_live_writer_is_followed() {
 }
 
 #[test]
+fn writers_in_the_same_process_are_followed() {
+    let state = State::with_sample();
+    let reader = state.read_only();
+    let mut writer = state.read_write();
+    for round in 0..20 {
+        let name = format!("round-{round}");
+        writer
+            .register(&[info(&name, &["base"])], &mut read_sample)
+            .unwrap();
+        assert_eq!(reader.are_valid(&[path(&name)]).unwrap(), [true]);
+    }
+    assert_eq!(state.read_only().count().unwrap(), 26);
+    drop(writer);
+    assert_eq!(reader.count().unwrap(), 26);
+    let mut writer = state.read_write();
+    writer.invalidate(&[path("round-7")]).unwrap();
+    assert_eq!(reader.count().unwrap(), 25);
+    drop(reader);
+    writer.invalidate(&[path("round-8")]).unwrap();
+    assert_eq!(state.read_only().count().unwrap(), 24);
+}
+
+#[test]
 fn a_database_opened_at_rest_follows_what_is_written_later() {
     for files in [&["-wal", "-shm"][..], &["-shm"]] {
         let state = State::with_sample();

@@ -29,10 +29,12 @@ fn check(kind: RealisationKind, table: &str, migration: &str) {
     let mut database = state.read_write();
     let first = realisation(kind, "app");
     let ask = |database: &superpose_metadata::Database| {
-        database.realisations(&[first.key.clone()]).unwrap()[0].clone()
+        database.realisations(std::slice::from_ref(&first.key)).unwrap()[0].clone()
     };
     assert_eq!(ask(&database), None, "no table is not an error");
-    database.register_realisations(&[first.clone()]).unwrap();
+    database
+        .register_realisations(std::slice::from_ref(&first))
+        .unwrap();
     assert_eq!(ask(&database), Some(first.clone()));
     let raw = state.raw();
     let empty: i64 = raw

@@ -353,3 +353,72 @@ fn a_read_only_database_is_not_written() {
     assert!(matches!(error, Error::ReadOnly { .. }));
     assert!(error.to_string().ends_with("db.sqlite` is open for reading only"));
 }
+
+/// As many paths as make registration take its quicker way.
+fn many() -> Vec<PathInfo> {
+    let name = |number: usize| format!("many-{number}");
+    let one = |number: usize| {
+        let references: Vec<String> = (number.saturating_sub(8)..number).map(name).collect();
+        let references: Vec<&str> = references.iter().map(String::as_str).collect();
+        let mut info = info(&name(number), &references);
+        info.references.sort();
+        info
+    };
+    (0..1000).map(one).collect()
+}
+
+#[test]
+fn large_batches_keep_the_same_rules() {
+    let state = State::with_sample();
+    let nothing = MemorySource::new(StoreDir::default());
+    let mut database = state.read_write();
+    let mut infos = many();
+    infos[999].references.push(path("nowhere"));
+    for refused in [
+        database.copy_in(&infos, &nothing).map(drop),
+        database.register(&infos, &mut read_sample).map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, Error::ReferenceNotValid { ref reference, .. } if reference.ends_with("-nowhere")),
+            "{error}"
+        );
+        assert_eq!(database.count().unwrap(), 6);
+    }
+    infos[999].references.pop();
+    assert_eq!(database.copy_in(&infos, &nothing).unwrap().references, 7964);
+    assert_eq!(database.register(&infos, &mut read_sample).unwrap().updated, 1000);
+    assert_eq!(rows(&state, "PRAGMA foreign_key_check").len(), 0);
+    let found = database
+        .closure_infos(&[path("many-999")], &mut |paths| Ok(vec![false; paths.len()]))
+        .unwrap();
+    assert_eq!(found.len(), 1000);
+    let paths: Vec<_> = infos.iter().map(|info| info.path.clone()).collect();
+    assert_eq!(
+        database
+            .path_infos(&paths)
+            .unwrap()
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>(),
+        infos
+    );
+
+    // Afterwards, on the same connection, keys are enforced again: the rows of a path go with it.
+    let error = database.invalidate(&paths[..999]).unwrap_err();
+    assert!(matches!(error, Error::StillReferenced { .. }), "{error}");
+    assert_eq!(
+        database
+            .invalidate(&[path("many-999"), path("app"), store_path(DRV)])
+            .unwrap(),
+        3
+    );
+    assert_eq!(
+        rows(&state, "SELECT count(*) FROM DerivationOutputs"),
+        [[Value::Integer(0)]]
+    );
+    let error = database
+        .copy_in(&[info("one", &["nowhere"])], &nothing)
+        .unwrap_err();
+    assert!(matches!(error, Error::ReferenceNotValid { .. }), "{error}");
+}
