@@ -11,7 +11,9 @@
     reason = "the tasks are programs: their progress goes to standard error"
 )]
 
+mod bench;
 mod cargo_run;
+mod demo;
 mod lint;
 mod stock_nix;
 mod test;
@@ -25,6 +27,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 enum Task {
+    Bench(bench::Args),
+    Demo(demo::Args),
     Lint(lint::Args),
     StockNix(stock_nix::Args),
     Test(test::Args),
@@ -32,6 +36,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Task::parse() {
+        Task::Bench(args) => bench::run(&args),
+        Task::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Lint(args) => lint::run(&args),
         Task::StockNix(args) => stock_nix::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
