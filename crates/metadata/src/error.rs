@@ -208,6 +208,17 @@ pub enum Error {
         /// How long was waited.
         waited: Duration,
     },
+    /// The database cannot be switched to the wanted way of making transactions atomic.
+    #[error("database `{}` stays in journal mode `{found}`: expected `{expected}`; a write-ahead log needs a local file \
+        system, else set `use-sqlite-wal` to false for all users of the store", database.display())]
+    JournalMode {
+        /// The file.
+        database: PathBuf,
+        /// The mode that was asked for.
+        expected: &'static str,
+        /// The mode that it is in.
+        found: String,
+    },
     /// A writer stopped in the middle of a transaction, or is in one now, and the store cannot be written here.
     ///
     /// Read all the same, the database would show half of that transaction.

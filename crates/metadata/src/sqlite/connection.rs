@@ -43,9 +43,17 @@ pub(super) fn open_read_write(files: &Files, options: &OpenDatabase) -> Result<(
     }
     let mut connection = connect(files, options, schema.is_none())?;
     let fail = |error| explain(&files.database, "setting up", error);
-    retry(&files.database, options.busy_limit, || {
-        set_up(&connection, options).map_err(fail)
+    let expected = journal_mode(options);
+    let found = retry(&files.database, options.busy_limit, || {
+        set_up(&connection, options, expected).map_err(fail)
     })?;
+    if found != expected {
+        return Err(Error::JournalMode {
+            database: files.database.clone(),
+            expected,
+            found,
+        });
+    }
     if schema.is_none() {
         retry(&files.database, options.busy_limit, || {
             schema::create(&mut connection).map_err(fail)
@@ -75,36 +83,37 @@ fn connect(files: &Files, options: &OpenDatabase, create: bool) -> Result<Connec
     })
 }
 
-fn set_up(connection: &Connection, options: &OpenDatabase) -> rusqlite::Result<()> {
+/// Returns SQLite's name of the wanted mode.
+fn journal_mode(options: &OpenDatabase) -> &'static str {
+    match options.journal_mode {
+        JournalMode::Wal => "wal",
+        JournalMode::Truncate => "truncate",
+    }
+}
+
+/// Sets up a connection and returns the journal mode that it is in then.
+fn set_up(connection: &Connection, options: &OpenDatabase, journal_mode: &str) -> rusqlite::Result<String> {
     connection.busy_timeout(SQLITE_SLICE.min(options.busy_limit))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // The cascades are part of what deleting a path means.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
-    let (journal_mode, tail) = match options.journal_mode {
-        JournalMode::Wal => (
-            "wal",
-            format!(
-                "PRAGMA journal_size_limit = {LOG_SIZE_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
-            ),
-        ),
-        JournalMode::Truncate => ("truncate", String::new()),
-    };
-    let synchronous = match options.sync {
-        MetadataSync::Normal => "normal",
-        MetadataSync::Off => "off",
-    };
-    connection.execute_batch(&format!("PRAGMA synchronous = {synchronous}; {tail}"))?;
-    let current: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
-    if current != journal_mode {
-        connection.query_row(&format!("PRAGMA main.journal_mode = {journal_mode}"), [], |_| {
-            Ok(())
-        })?;
+    connection.execute_batch(match options.sync {
+        MetadataSync::Normal => "PRAGMA synchronous = normal",
+        MetadataSync::Off => "PRAGMA synchronous = off",
+    })?;
+    let mut mode: String = connection.query_row("PRAGMA main.journal_mode", [], |row| row.get(0))?;
+    if mode != journal_mode {
+        let switch = format!("PRAGMA main.journal_mode = {journal_mode}");
+        mode = connection.query_row(&switch, [], |row| row.get(0))?;
     }
     if options.journal_mode == JournalMode::Wal {
+        connection.execute_batch(&format!(
+            "PRAGMA journal_size_limit = {LOG_SIZE_LIMIT}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"
+        ))?;
         // Readers that may not make the log's files need them to stay.
         connection.file_control(Some(MAIN_DB), FileControl::PersistWal(&mut 1))?;
     }
-    Ok(())
+    Ok(mode)
 }
 
 /// Prepares a connection for reading only.

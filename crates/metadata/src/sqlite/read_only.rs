@@ -13,6 +13,13 @@
 //! An immutable or private connection never notices that others write. So the files' inodes, lengths and times are
 //! compared before and after each batch of questions, and if they changed, everything is opened and asked
 //! again. Whoever writes, writes to the log first.
+//!
+//! To open and close a file outside of SQLite drops the locks that SQLite holds on it elsewhere in this process, so the
+//! header of the database is not looked at here. A connection of the first or last kind has the same effect when it is closed,
+//! which matters only to a process that writes a database and reads it read-only as well.
+//!
+//! One gap is left: should a log that was there vanish before SQLite opens it, and should we be allowed to, SQLite
+//! makes an empty one. The logs of Nix stay.
 
 use std::fs;
 use std::io;
@@ -48,7 +55,8 @@ pub(super) enum Way {
     /// With the log and the shared memory file of its users, opened read-only. While there are no users, SQLite keeps
     /// an index of the log in its own memory.
     SharedMemory,
-    /// With the log and an index of it in our own memory, without locks.
+    /// With the log and an index of it in our own memory, without locks. SQLite rules out its parameter `nolock` for
+    /// databases with a log; its file system layer without locks does the same.
     PrivateIndex,
 }
 

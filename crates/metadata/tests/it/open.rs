@@ -353,3 +353,10 @@ fn a_missing_directory_is_an_error() {
     }
     assert!(!nowhere.exists());
 }
+
+#[test]
+fn databases_can_be_sent_to_other_threads() {
+    fn check<T: Send>() {}
+    check::<Database>();
+    check::<superpose_metadata::MemorySource>();
+}
