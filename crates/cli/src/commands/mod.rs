@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The commands: one module each, with its arguments beside it.
+
+mod add;
+mod add_nar;
+mod add_root;
+mod check_mount;
+mod check_validity;
+mod delete;
+mod dump;
+mod ensure;
+mod mount;
+mod path_info;
+mod query;
+mod remount;
+mod restore;
+mod run;
+mod status;
+mod umount;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::error::Result;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Status(status::Args),
+    CheckMount(check_mount::Args),
+    Mount(mount::Args),
+    Umount(umount::Args),
+    Remount(remount::Args),
+    Run(run::Args),
+    PathInfo(path_info::Args),
+    Query(query::Args),
+    CheckValidity(check_validity::Args),
+    Ensure(ensure::Args),
+    Add(add::Args),
+    AddNar(add_nar::Args),
+    Dump(dump::Args),
+    Restore(restore::Args),
+    Delete(delete::Args),
+    AddRoot(add_root::Args),
+    Verify(verify::Args),
+}
+
+/// How a command ended that did its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// All is well.
+    Fine,
+    /// What was looked for was found to be wrong; that is what the command says, not an error.
+    Fault,
+}
+
+impl Done {
+    /// A fault if there is anything to complain about.
+    fn fine_if(fine: bool) -> Self {
+        if fine { Done::Fine } else { Done::Fault }
+    }
+}
+
+impl From<Done> for ExitCode {
+    fn from(done: Done) -> Self {
+        match done {
+            Done::Fine => ExitCode::SUCCESS,
+            Done::Fault => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl Command {
+    /// Does it.
+    pub(crate) fn run(&self, context: &Context) -> Result<Done> {
+        match self {
+            Command::Status(args) => args.run(context),
+            Command::CheckMount(args) => args.run(context),
+            Command::Mount(args) => args.run(context),
+            Command::Umount(args) => args.run(context),
+            Command::Remount(args) => args.run(context),
+            Command::Run(args) => args.run(context),
+            Command::PathInfo(args) => args.run(context),
+            Command::Query(args) => args.run(context),
+            Command::CheckValidity(args) => args.run(context),
+            Command::Ensure(args) => args.run(context),
+            Command::Add(args) => args.run(context),
+            Command::AddNar(args) => args.run(context),
+            Command::Dump(args) => args.run(context),
+            Command::Restore(args) => args.run(context),
+            Command::Delete(args) => args.run(context),
+            Command::AddRoot(args) => args.run(context),
+            Command::Verify(args) => args.run(context),
+        }
+    }
+}

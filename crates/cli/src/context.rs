@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a command starts from: the store that is meant, opened in the way that is needed.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use superpose_overlay::store_path::StoreReference;
+use superpose_overlay::{Layout, OverlayLayout, Store, StoreView, is_interrupted};
+
+use crate::arguments::GlobalArguments;
+use crate::environment;
+use crate::error::{Error, Result};
+use crate::log::Log;
+use crate::messages;
+use crate::progress::Wanted;
+
+/// The options that every command has, and the environment behind them.
+#[derive(Debug)]
+pub(crate) struct Context {
+    global: GlobalArguments,
+}
+
+impl Context {
+    /// Takes the options, and lets the libraries' warnings be seen.
+    pub(crate) fn new(global: GlobalArguments) -> Result<Self> {
+        if !global.quiet {
+            Log::start(global.verbose);
+        }
+        Ok(Context { global })
+    }
+
+    /// Where the parts of the store are. What is odd about its URL is said on standard error.
+    pub(crate) fn layout(&self) -> Result<Layout> {
+        let named = self.global.store.clone().or_else(environment::store);
+        let url = named.as_ref().map_or(&b"auto"[..], |url| url.as_bytes());
+        // Only a relative path needs it, and the directory may be gone.
+        let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        let (reference, mut warnings) =
+            StoreReference::parse(url, cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
+        let (layout, more) = Layout::resolve(&reference, &environment::defaults()?)?;
+        for warning in more {
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+        if !self.global.quiet {
+            warnings.iter().for_each(messages::warning);
+        }
+        Ok(layout)
+    }
+
+    /// The same for commands that are about the layers and the mount of an overlay store.
+    pub(crate) fn overlay_layout(&self) -> Result<OverlayLayout> {
+        match self.layout()? {
+            Layout::Overlay(overlay) => Ok(overlay),
+            Layout::Local(local) => Err(superpose_overlay::Error::NoLayers {
+                url: local.reference.to_string(),
+            }
+            .into()),
+        }
+    }
+
+    /// The store, for questions. A removal that was interrupted is undone or finished first, or the answers would be
+    /// about objects that are half gone.
+    pub(crate) fn view(&self) -> Result<StoreView> {
+        let layout = self.layout()?;
+        if let Layout::Overlay(overlay) = &layout
+            && is_interrupted(&overlay.settings.state_dir)?
+        {
+            drop(Store::open(layout.clone(), environment::open_options()?)?);
+        }
+        Ok(StoreView::open_verified(&layout)?)
+    }
+
+    /// The store, for writing.
+    pub(crate) fn store(&self) -> Result<Store> {
+        Ok(Store::open(self.layout()?, environment::open_options()?)?)
+    }
+
+    /// Says something that is good to know, unless the user wants to hear nothing.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        if !self.global.quiet {
+            messages::note(&text);
+        }
+    }
+
+    /// Says something in detail, if the user asked for it.
+    pub(crate) fn detail(&self, text: impl std::fmt::Display) {
+        if self.global.verbose > 0 {
+            messages::note(&text);
+        }
+    }
+
+    /// Whether long work may show how far it has come.
+    pub(crate) fn wants_progress(&self) -> Wanted {
+        if self.global.quiet {
+            Wanted::No
+        } else {
+            Wanted::Yes
+        }
+    }
+}
