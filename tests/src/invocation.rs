@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::Running;
+
 /// Longer than any single command of the suites takes on a loaded machine; one that hangs is ended.
 const TIME_LIMIT: Duration = Duration::from_secs(120);
 
@@ -83,6 +85,16 @@ impl Invocation {
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
+    }
+
+    /// Starts the program and lets it run beside the trial, without input.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(mut self) -> Result<Running> {
+        self.command.process_group(0);
+        let description = describe(&self.command);
+        Running::start(self.command, description, self.limit)
     }
 
     /// Runs the program to its end, whatever that is.
@@ -206,6 +218,15 @@ pub struct Finished {
 }
 
 impl Finished {
+    pub(crate) fn new(description: String, status: ExitStatus, stdout: Vec<u8>, stderr: Vec<u8>) -> Self {
+        Self {
+            description,
+            status,
+            stdout,
+            stderr,
+        }
+    }
+
     /// The exit status, or `None` if a signal ended it.
     #[must_use]
     pub fn code(&self) -> Option<i32> {

@@ -21,18 +21,30 @@
 )]
 
 mod invocation;
+mod layers;
 mod need;
+mod ordinary_user;
 mod overlay_mount;
 mod private_mounts;
 mod program;
+mod running;
 mod scratch;
+mod small_disk;
 mod stock_nix;
 mod suite;
+mod tree;
 
 pub use invocation::{Finished, Invocation};
+pub use layers::{Layers, encoded};
 pub use need::{Machine, Need};
+pub use ordinary_user::{
+    as_ordinary_user, make_read_only, make_writable_directory, superpose_as_ordinary_user,
+};
 pub use overlay_mount::OverlayMount;
-pub use program::superpose;
+pub use program::{program_path, superpose, superpose_crashing_at};
+pub use running::Running;
 pub use scratch::Scratch;
+pub use small_disk::SmallDisk;
 pub use stock_nix::StockNix;
 pub use suite::{Suite, Tier};
+pub use tree::Tree;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a trial may need of the machine, and whether it is there.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
 
-use crate::StockNix;
+use crate::{StockNix, ordinary_user, program};
 
 /// Something that a machine may lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,10 @@ pub enum Need {
     Root,
     /// User namespaces that an ordinary user may create.
     UserNamespaces,
+    /// Loop devices, and the program that makes an ext4 file system.
+    LoopDevices,
+    /// The program built so that it can be killed at each crash point.
+    CrashPoints,
     /// A fetched stock Nix.
     Stock(StockNix),
 }
@@ -21,8 +25,10 @@ impl Need {
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
-            Self::Root => "root",
+            // Wherever root may mount, it is expected to be able to kill a program.
+            Self::Root | Self::CrashPoints => "root",
             Self::UserNamespaces => "userns",
+            Self::LoopDevices => "loop",
             Self::Stock(_) => "stock",
         }
     }
@@ -33,6 +39,8 @@ impl Need {
 pub struct Machine {
     private_mounts: Option<String>,
     user_namespaces: Option<String>,
+    loop_devices: Option<String>,
+    crash_points: Option<String>,
     required: Vec<String>,
 }
 
@@ -44,7 +52,9 @@ impl Machine {
         let required = required.split(',').map(|word| word.trim().to_owned()).collect();
         Self {
             private_mounts,
-            user_namespaces: user_namespaces_missing(),
+            user_namespaces: ordinary_user::user_namespaces_missing(),
+            loop_devices: loop_devices_missing(),
+            crash_points: program::crashing_missing(),
             required,
         }
     }
@@ -55,6 +65,8 @@ impl Machine {
         match need {
             Need::Root => self.private_mounts.clone(),
             Need::UserNamespaces => self.user_namespaces.clone(),
+            Need::LoopDevices => self.loop_devices.clone(),
+            Need::CrashPoints => self.crash_points.clone(),
             Need::Stock(stock) => stock.missing(),
         }
     }
@@ -66,20 +78,13 @@ impl Machine {
     }
 }
 
-/// Makes a user and mount namespace with the program of util-linux, as a user would.
-fn user_namespaces_missing() -> Option<String> {
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--user", "--map-root-user", "--mount", "true"]);
-    match unshare
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-    {
-        Ok(status) if status.success() => None,
-        Ok(_) => Some("this machine does not let us create user namespaces".to_owned()),
-        Err(error) => Some(format!("unshare cannot be started: {error}")),
+fn loop_devices_missing() -> Option<String> {
+    if !Path::new("/dev/loop-control").exists() {
+        return Some("this machine has no loop devices".to_owned());
     }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join("mkfs.ext4").is_file());
+    (!is_there).then(|| "mkfs.ext4 is not installed (package e2fsprogs)".to_owned())
 }
 
 #[cfg(test)]
@@ -91,6 +96,8 @@ mod tests {
         let machine = Machine {
             private_mounts: Some("not root".to_owned()),
             user_namespaces: None,
+            loop_devices: None,
+            crash_points: None,
             required: vec!["root".to_owned()],
         };
         assert_eq!(machine.missing(Need::Root).as_deref(), Some("not root"));

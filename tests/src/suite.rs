@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use serde_json::json;
 
-use crate::{Machine, Need, private_mounts};
+use crate::{Machine, Need, StockNix, private_mounts};
 
 /// Names the file that the report is written to.
 const REPORT: &str = "SUPERPOSE_TEST_REPORT";
@@ -57,7 +57,12 @@ impl Suite {
     }
 
     /// Adds one trial; [`trials!`](crate::trials) makes the name from the function's.
-    pub fn add(&mut self, name: &str, needs: &[Need], body: fn() -> anyhow::Result<()>) {
+    pub fn add(
+        &mut self,
+        name: &str,
+        needs: &[Need],
+        body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) {
         let missing = needs
             .iter()
             .find_map(|&need| Some((need, self.machine.missing(need)?)));
@@ -85,6 +90,15 @@ impl Suite {
             }
         };
         self.trials.push(trial);
+    }
+
+    /// Adds a trial for each stock Nix, with the name of its Debian suite behind its own;
+    /// [`stock_trials!`](crate::stock_trials) makes the name from the function's.
+    pub fn add_for_stock(&mut self, name: &str, needs: &[Need], body: fn(StockNix) -> anyhow::Result<()>) {
+        for stock in StockNix::ALL {
+            let needs: Vec<Need> = [Need::Stock(stock)].iter().chain(needs).copied().collect();
+            self.add(&format!("{name}::{}", stock.suite()), &needs, move || body(stock));
+        }
     }
 
     /// Runs the trials that the command line asks for.
@@ -132,5 +146,13 @@ fn write_report(path: &Path, conclusion: &Conclusion, skipped: &[Skipped]) -> st
 macro_rules! trials {
     ($suite:expr, $needs:expr, $($body:ident),+ $(,)?) => {
         $($suite.add(concat!(module_path!(), "::", stringify!($body)), &$needs, $body);)+
+    };
+}
+
+/// The same for functions that work beside a stock Nix: each is a trial for every version of it.
+#[macro_export]
+macro_rules! stock_trials {
+    ($suite:expr, $needs:expr, $($body:ident),+ $(,)?) => {
+        $($suite.add_for_stock(concat!(module_path!(), "::", stringify!($body)), &$needs, $body);)+
     };
 }

@@ -2,7 +2,15 @@
 //! Host tier: the program as an ordinary user meets it. Needs nothing; what needs user namespaces says so.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+mod bad_databases;
+mod bad_urls;
+mod local_store;
+mod object;
+mod odd_names;
+mod references;
+mod run;
 mod smoke;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -11,5 +19,12 @@ use superpose_tests::{Suite, Tier};
 fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Host);
     smoke::register(&mut suite);
+    usage::register(&mut suite);
+    local_store::register(&mut suite);
+    references::register(&mut suite);
+    bad_urls::register(&mut suite);
+    bad_databases::register(&mut suite);
+    odd_names::register(&mut suite);
+    run::register(&mut suite);
     suite.run()
 }

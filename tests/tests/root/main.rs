@@ -2,6 +2,8 @@
 //! Root tier: real mounts, in a mount namespace that only this process and its children see.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+mod check_mount;
+mod manual;
 mod smoke;
 
 use std::process::ExitCode;
@@ -11,5 +13,7 @@ use superpose_tests::{Suite, Tier};
 fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Root);
     smoke::register(&mut suite);
+    manual::register(&mut suite);
+    check_mount::register(&mut suite);
     suite.run()
 }

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The directories of an overlay store in a scratch directory, and its URL.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::{Invocation, OverlayMount, Scratch, superpose};
+
+/// A lower store, an upper layer and a merged view: `lower`, `upper`, `work` and `merged` in a scratch directory.
+#[derive(Debug)]
+pub struct Layers {
+    scratch: Scratch,
+    /// What the directories are called.
+    names: Names,
+    /// More settings of the URL, such as `check-mount=false`.
+    settings: Vec<(String, OsString)>,
+}
+
+/// The names of the directories, which a trial may want to be odd.
+#[derive(Debug, Clone)]
+struct Names {
+    lower: OsString,
+    upper: OsString,
+    work: OsString,
+    merged: OsString,
+}
+
+impl Layers {
+    /// Directories with plain names on the file system of the work tree. Nothing is made in them.
+    ///
+    /// # Errors
+    /// If there can be no scratch directory.
+    pub fn new() -> Result<Self> {
+        Self::named("")
+    }
+
+    /// The same with something odd in every name.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn named(odd: impl AsRef<std::ffi::OsStr>) -> Result<Self> {
+        let name = |plain: &str| {
+            let mut name = OsString::from(plain);
+            name.push(odd.as_ref());
+            name
+        };
+        Ok(Self {
+            scratch: Scratch::new()?,
+            names: Names {
+                lower: name("lower"),
+                upper: name("upper"),
+                work: name("work"),
+                merged: name("merged"),
+            },
+            settings: Vec::new(),
+        })
+    }
+
+    /// The same with one more setting in the URL of the overlay store.
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl Into<OsString>) -> Self {
+        self.settings.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// The directory around all of them.
+    #[must_use]
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// A name beside them.
+    #[must_use]
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.scratch.join(name)
+    }
+
+    /// The root directory of the lower store.
+    #[must_use]
+    pub fn lower(&self) -> PathBuf {
+        self.join(&self.names.lower)
+    }
+
+    /// The directory that holds the objects of the lower store.
+    #[must_use]
+    pub fn lower_dir(&self) -> PathBuf {
+        self.lower().join("nix/store")
+    }
+
+    /// The upper layer.
+    #[must_use]
+    pub fn upper(&self) -> PathBuf {
+        self.join(&self.names.upper)
+    }
+
+    /// The directory that OverlayFS works in.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.join(&self.names.work)
+    }
+
+    /// The root directory of the overlay store.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.join(&self.names.merged)
+    }
+
+    /// The merged view: the mount point.
+    #[must_use]
+    pub fn merged(&self) -> PathBuf {
+        self.root().join("nix/store")
+    }
+
+    /// The state directory of the overlay store.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.root().join("nix/var/nix")
+    }
+
+    /// The upper database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.state().join("db/db.sqlite")
+    }
+
+    /// The lower database.
+    #[must_use]
+    pub fn lower_database(&self) -> PathBuf {
+        self.lower().join("nix/var/nix/db/db.sqlite")
+    }
+
+    /// The URL of the lower store.
+    #[must_use]
+    pub fn lower_url(&self) -> OsString {
+        let mut url = b"local://?root=".to_vec();
+        url.extend(encoded(self.lower().as_os_str().as_bytes()));
+        OsString::from_vec(url)
+    }
+
+    /// The URL of the overlay store.
+    #[must_use]
+    pub fn url(&self) -> OsString {
+        self.url_over(&self.lower_url())
+    }
+
+    /// The URL of the overlay store over some other store.
+    #[must_use]
+    pub fn url_over(&self, lower: &std::ffi::OsStr) -> OsString {
+        let mut url = b"local-overlay://?root=".to_vec();
+        url.extend(encoded(self.root().as_os_str().as_bytes()));
+        url.extend(b"&lower-store=");
+        url.extend(encoded(lower.as_bytes()));
+        url.extend(b"&upper-layer=");
+        url.extend(encoded(self.upper().as_os_str().as_bytes()));
+        for (key, value) in &self.settings {
+            url.push(b'&');
+            url.extend(key.as_bytes());
+            url.push(b'=');
+            url.extend(encoded(value.as_bytes()));
+        }
+        OsString::from_vec(url)
+    }
+
+    /// Prepares a run of superpose on the overlay store.
+    ///
+    /// # Errors
+    /// If the program is not built.
+    pub fn superpose(&self) -> Result<Invocation> {
+        Ok(superpose()?.arg("--store").arg(self.url()))
+    }
+
+    /// Prepares a run of superpose on the lower store by itself.
+    ///
+    /// # Errors
+    /// If the program is not built.
+    pub fn below(&self) -> Result<Invocation> {
+        Ok(superpose()?.arg("--store").arg(self.lower_url()))
+    }
+
+    /// Makes the directories of the layers that are missing, and mounts the merged view.
+    ///
+    /// # Errors
+    /// If the directories cannot be made, or the kernel refuses.
+    pub fn mount(&self) -> Result<OverlayMount> {
+        for dir in [self.lower_dir(), self.upper(), self.work(), self.merged()] {
+            fs::create_dir_all(dir)?;
+        }
+        OverlayMount::new(&[&self.lower_dir()], &self.upper(), &self.work(), &self.merged())
+    }
+
+    /// Writes a file beside the layers, to be added.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let path = self.join(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+}
+
+/// A value as it must be written in the query of a store URL.
+#[must_use]
+pub fn encoded(value: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(value.len());
+    for &byte in value {
+        if byte.is_ascii_alphanumeric() || b"-._~/:@?".contains(&byte) {
+            text.push(byte);
+        } else {
+            text.extend(format!("%{byte:02X}").bytes());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_encoded_as_often_as_they_are_nested() {
+        let layers = Layers::named(" x").unwrap();
+        let url = layers.url().into_string().unwrap();
+        let base = layers.scratch().path().display();
+        assert_eq!(
+            url,
+            format!(
+                "local-overlay://?root={base}/merged%20x&lower-store=local://?root%3D{base}/lower%2520x\
+                 &upper-layer={base}/upper%20x"
+            )
+        );
+    }
+}
