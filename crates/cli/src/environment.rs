@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the environment says. Nothing else reads it: the libraries get it as arguments.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use superpose_overlay::OpenOptions;
 use superpose_overlay::store_path::{Defaults, StoreDir};
@@ -62,6 +62,15 @@ fn directory(name: &str) -> Result<Option<PathBuf>> {
 pub(crate) fn wants_plain_text() -> bool {
     // Unlike elsewhere an empty value counts: so do Nix and no-color.org's forerunners.
     std::env::var_os("NO_COLOR").is_some() || variable("TERM").is_none_or(|term| term == "dumb")
+}
+
+/// Whether there is a file of that name, in `PATH` if the name has no slash.
+pub(crate) fn has_program(name: &OsStr) -> bool {
+    if name.as_bytes().contains(&b'/') {
+        return Path::new(name).exists();
+    }
+    variable("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(name).exists()))
 }
 
 /// How stores are opened.

@@ -7,7 +7,7 @@ use superpose_overlay::store_path::StorePath;
 
 /// Sorts paths so that each comes after those of the list that it refers to; otherwise by name.
 ///
-/// `edges` holds pairs of indices: the first refers to the second. A cycle is cut where it is met.
+/// Of each pair in `edges` the first refers to the second. A cycle is cut where it is met.
 pub(crate) fn dependencies_first(
     mut paths: Vec<StorePath>,
     edges: &[(StorePath, StorePath)],

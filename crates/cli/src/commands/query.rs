@@ -239,8 +239,11 @@ fn sorted(view: &StoreView, paths: Vec<StorePath>) -> Result<Vec<StorePath>> {
 /// the other end.
 fn referrers(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {
     let mut list: Vec<StorePath> = view.referrers(paths)?.into_iter().flatten().collect();
-    list.sort_unstable();
-    list.dedup();
+    // Those of one path are sorted.
+    if paths.len() > 1 {
+        list.sort_unstable();
+        list.dedup();
+    }
     let edges: Vec<_> = list
         .iter()
         .zip(view.referrers(&list)?)
@@ -250,7 +253,11 @@ fn referrers(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {
                 .map(move |referrer| (referrer, path.clone()))
         })
         .collect();
-    Ok(order::dependencies_first(list, &edges))
+    Ok(if edges.is_empty() {
+        list
+    } else {
+        order::dependencies_first(list, &edges)
+    })
 }
 
 fn outputs(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {

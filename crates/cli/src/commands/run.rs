@@ -13,7 +13,7 @@ use superpose_overlay::OverlayLayout;
 use super::Done;
 use super::mount::{self, WorkDirectory};
 use crate::context::Context;
-use crate::environment::{NIX_REMOTE, SUPERPOSE_STORE};
+use crate::environment::{self, NIX_REMOTE, SUPERPOSE_STORE};
 use crate::error::{Error, Kind, Result};
 use crate::namespace::{self, Namespaces};
 
@@ -65,12 +65,23 @@ impl Args {
             .env(SUPERPOSE_STORE, &url)
             .env(NIX_REMOTE, &url)
             .exec();
+        // EACCES is also what there is to say of a directory of PATH that may not be searched: shells have found
+        // nothing then. ENOENT can be about the interpreter of a program that is there.
+        let is_missing = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+        ) && !environment::has_program(program);
+        let program = Path::new(program);
+        if is_missing {
+            let text = format!("cannot run '{}': there is no such program", program.display());
+            return Err(Error::new(Kind::NotFound, text));
+        }
         let kind = if error.kind() == io::ErrorKind::NotFound {
             Kind::NotFound
         } else {
             Kind::NotExecutable
         };
-        Err(Error::io("run", Path::new(program), error).of_kind(kind))
+        Err(Error::io("run", program, error).of_kind(kind))
     }
 }
 
