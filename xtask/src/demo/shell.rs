@@ -35,9 +35,9 @@ impl Shell {
             commands: 0,
         };
         if dir.exists() {
-            // A store is read-only, and this one was frozen besides.
+            // A store is read-only, and what OverlayFS works in may not even be read.
             let path = quoted(dir)?;
-            shell.quietly(&format!("chmod -R u+w {path} && rm -rf {path}"))?;
+            shell.quietly(&format!("chmod -R u+rwx {path} && rm -rf {path}"))?;
         }
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         shell.dir = dir.to_owned();

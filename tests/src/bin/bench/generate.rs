@@ -20,7 +20,7 @@ use crate::graph;
 use crate::seeded::Seeded;
 
 /// To be raised when stores come out differently, so that none of before are used.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 
 /// When every object became valid, in Unix seconds.
 const REGISTERED: i64 = 1_700_000_000;

@@ -52,6 +52,9 @@ impl Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) wall: Duration,
+    /// Time of the processor, of the program and of the kernel for it: unlike the other, hardly longer when the machine
+    /// has other things to do.
+    pub(crate) processor: Duration,
     /// The most memory that was resident, in bytes.
     pub(crate) memory: u64,
 }
@@ -88,10 +91,12 @@ pub(crate) fn run(program: &Program, output: &Path) -> Result<Sample> {
 }
 
 fn parse(text: &str) -> Option<Sample> {
-    let (wall, memory) = text.trim_end().split_once(' ')?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    let mut number = || numbers.next()?.ok();
     Some(Sample {
-        wall: Duration::from_nanos(wall.parse().ok()?),
-        memory: memory.parse().ok()?,
+        wall: Duration::from_nanos(number()?),
+        processor: Duration::from_nanos(number()?),
+        memory: number()?,
     })
 }
 
@@ -108,7 +113,9 @@ pub(crate) fn be_the_parent(output: &Path, words: &[OsString]) -> Result<()> {
     let wall = started.elapsed();
     let ended = ended.with_context(|| format!("starting {}", program.display()))?;
     ensure!(ended.status.success(), "it ended with {}", ended.status);
-    println!("{} {}", wall.as_nanos(), ended.rusage.maxrss);
+    let rusage = ended.rusage;
+    let processor = rusage.utime + rusage.stime;
+    println!("{} {} {}", wall.as_nanos(), processor.as_nanos(), rusage.maxrss);
     Ok(())
 }
 
@@ -120,9 +127,10 @@ mod tests {
     fn a_measurement_survives_the_way_between_the_processes() {
         let sample = Sample {
             wall: Duration::from_nanos(1_500_000),
+            processor: Duration::from_nanos(1_400_000),
             memory: 4096,
         };
-        assert_eq!(parse("1500000 4096\n"), Some(sample));
-        assert_eq!(parse("1500000"), None);
+        assert_eq!(parse("1500000 1400000 4096\n"), Some(sample));
+        assert_eq!(parse("1500000 4096"), None);
     }
 }

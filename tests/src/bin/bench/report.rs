@@ -56,6 +56,8 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
         "stock",
         "superpose",
         "ratio",
+        "processor: stock",
+        "superpose",
         "memory: stock",
         "superpose",
     ];
@@ -90,6 +92,8 @@ fn compared_row(case: &Case, compared: &Compared) -> Row {
             time_text(base.median()),
             time_text(ours.median()),
             format!("{value:.1}"),
+            time_text(base.processor()),
+            time_text(ours.processor()),
             memory_text(base.memory()),
             memory_text(ours.memory()),
         ],

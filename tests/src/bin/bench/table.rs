@@ -12,7 +12,16 @@ pub(crate) struct Samples(pub(crate) Vec<Sample>);
 impl Samples {
     /// The median of the times.
     pub(crate) fn median(&self) -> Duration {
-        let mut times: Vec<Duration> = self.0.iter().map(|sample| sample.wall).collect();
+        self.median_of(|sample| sample.wall)
+    }
+
+    /// The median of the processor's times.
+    pub(crate) fn processor(&self) -> Duration {
+        self.median_of(|sample| sample.processor)
+    }
+
+    fn median_of(&self, time: impl Fn(&Sample) -> Duration) -> Duration {
+        let mut times: Vec<Duration> = self.0.iter().map(time).collect();
         times.sort_unstable();
         match (
             times.get(times.len() / 2),
@@ -187,6 +196,7 @@ mod tests {
     fn samples(milliseconds: &[u64]) -> Samples {
         let sample = |&wall| Sample {
             wall: Duration::from_millis(wall),
+            processor: Duration::ZERO,
             memory: wall,
         };
         Samples(milliseconds.iter().map(sample).collect())
