@@ -60,14 +60,15 @@ impl Context {
         }
     }
 
-    /// The store, for questions. A removal that was interrupted is undone or finished first, or the answers would be
-    /// about objects that are half gone.
+    /// The store, for questions. A removal that was interrupted is finished first, by whoever may: the mount may show
+    /// what is gone until then. What is valid is there in any case, so everybody else gets an answer too.
     pub(crate) fn view(&self) -> Result<StoreView> {
         let layout = self.layout()?;
         if let Layout::Overlay(overlay) = &layout
             && is_interrupted(&overlay.settings.state_dir)?
+            && let Err(error) = Store::open(layout.clone(), environment::open_options()?)
         {
-            drop(Store::open(layout.clone(), environment::open_options()?)?);
+            self.note(format_args!("an interrupted deletion is not finished yet: {error}"));
         }
         Ok(StoreView::open_verified(&layout)?)
     }

@@ -14,11 +14,11 @@ pub enum CrashPoint {
     ObjectPlaced,
     /// The row of the object is committed; its lock file is still there.
     ObjectRegistered,
-    /// The intent of a removal is on the disk.
+    /// The intent of a removal is on the disk; its rows are still there.
     IntentWritten,
     /// One of the objects was moved out of the layer.
     ObjectMoved,
-    /// The rows are deleted; the mount does not know it.
+    /// The rows are deleted; the objects are still in the layer.
     RowsDeleted,
     /// The mount is fresh; the journal is still open.
     Remounted,
@@ -26,8 +26,6 @@ pub enum CrashPoint {
     JournalClosed,
     /// One of the moved trees was unlinked.
     TreeUnlinked,
-    /// A replay put one object back.
-    ObjectReturned,
 }
 
 /// Which of the points kills the process: none, but for tests.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use superpose_mount_check::{Expected, Report};
+use superpose_mount_check::{Access, Expected, Options, Report};
 use superpose_store_path::{
     Defaults, LocalSettings, OverlaySettings, StoreDir, StoreReference, StoreSettings, UrlWarning,
 };
@@ -245,28 +245,32 @@ impl OverlayLayout {
         Ok(())
     }
 
-    /// Examines the mount and says whether it is the one that this layout needs.
+    /// Examines the mount and says whether it is the one that this layout needs, for reading or for writing.
     ///
     /// Both mounts of a nested overlay are right: the flattened one that [`crate::mounting`] makes, and one whose
     /// only lower directory is the merged view of the store below, as stock Nix wants it.
     ///
     /// # Errors
     /// If the mount table cannot be read. A wrong or missing mount is in the report.
-    pub fn check(&self) -> Result<Report> {
-        let flat = superpose_mount_check::check(&Expected {
-            mount_point: self.merged(),
-            lower: self.lower_layers(),
-            upper: &self.upper_layer,
-        })?;
+    pub fn check(&self, access: Access) -> Result<Report> {
+        let options = Options {
+            access,
+            ..Options::default()
+        };
+        let expecting = |lower| {
+            let expected = Expected {
+                mount_point: self.merged(),
+                lower,
+                upper: &self.upper_layer,
+            };
+            superpose_mount_check::check_with(&expected, options)
+        };
+        let flat = expecting(self.lower_layers())?;
         if flat.is_as_expected() {
             return Ok(flat);
         }
         if let Layout::Overlay(below) = self.lower.as_ref() {
-            let stacked = superpose_mount_check::check(&Expected {
-                mount_point: self.merged(),
-                lower: vec![below.merged().to_path_buf()],
-                upper: &self.upper_layer,
-            })?;
+            let stacked = expecting(vec![below.merged().to_path_buf()])?;
             if stacked.is_as_expected() {
                 return Ok(stacked);
             }

@@ -47,8 +47,8 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, CheckDisabled, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness,
-    MountProof, OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
+    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
 };
 pub use upper_layer::Layer;
 pub use usage::Usage;

@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 /// Mode of the directories that Nix also has.
 const SHARED_MODE: u32 = 0o755;
 
-/// Mode of our own directories: an intent in the journal is obeyed, so nobody else may write one.
-const OWN_MODE: u32 = 0o700;
+/// Mode of our own directories: an intent in the journal is obeyed, so nobody else may write one; that there is one,
+/// everybody may know who asks the store something.
+const OWN_MODE: u32 = 0o755;
 
 /// The permissions, without set-group-id: that one is inherited from the parent on some file systems, and harmless.
 const COMPARED_BITS: u32 = 0o1777;
@@ -460,11 +461,11 @@ mod tests {
         let state = StateDir::open(top.path()).unwrap();
         let journal = state.create_own_below("journal").unwrap();
         assert_eq!(journal.path(), top.path().join("superpose/journal"));
-        assert_eq!(mode(top.path().join("superpose")), 0o700);
-        assert_eq!(mode(journal.path()), 0o700);
+        assert_eq!(mode(top.path().join("superpose")), 0o755);
+        assert_eq!(mode(journal.path()), 0o755);
         set_mode(top.path().join("superpose"), 0o777);
         state.create_own().unwrap();
-        assert_eq!(mode(top.path().join("superpose")), 0o700);
+        assert_eq!(mode(top.path().join("superpose")), 0o755);
         assert!(state.own().unwrap().is_some());
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use superpose_overlay::mount_check::{self, Expected, Report};
 
-use super::Done;
+use super::{Done, access_of};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::mount_json;
@@ -37,7 +37,10 @@ pub(crate) struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
         let report = match (&self.directory, &self.upper) {
-            (None, _) => context.overlay_layout()?.check()?,
+            (None, _) => {
+                let layout = context.overlay_layout()?;
+                layout.check(access_of(&layout))?
+            }
             (Some(directory), Some(upper)) => self.check(directory, upper)?,
             (Some(directory), None) => {
                 let mount = mount_check::describe(&absolute(directory)?)?;

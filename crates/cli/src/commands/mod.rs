@@ -22,6 +22,8 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use superpose_overlay::OverlayLayout;
+use superpose_overlay::mount_check::Access;
 
 use crate::context::Context;
 use crate::error::Result;
@@ -46,6 +48,15 @@ pub(crate) enum Command {
     Delete(delete::Args),
     AddRoot(add_root::Args),
     Verify(verify::Args),
+}
+
+/// What a store's mount has to be good for.
+fn access_of(layout: &OverlayLayout) -> Access {
+    if layout.settings.read_only {
+        Access::ReadOnly
+    } else {
+        Access::ReadWrite
+    }
 }
 
 /// How a command ended that did its work.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use superpose_overlay::OverlayLayout;
 use superpose_overlay::mounting::{self, MountPlan, OverlayAttributes};
 
-use super::Done;
+use super::{Done, access_of};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -61,7 +61,7 @@ pub(super) enum Made {
 /// Makes the mount of a store, and the directories that it needs.
 pub(super) fn make(layout: &OverlayLayout, work: &WorkDirectory) -> Result<Made> {
     let work = work.of(&layout.upper_layer)?;
-    if layout.merged().is_dir() && layout.check()?.is_as_expected() {
+    if layout.merged().is_dir() && layout.check(access_of(layout))?.is_as_expected() {
         return Ok(Made::Before);
     }
     for directory in [layout.upper_layer.as_path(), &work, layout.merged()] {

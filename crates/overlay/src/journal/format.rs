@@ -29,8 +29,10 @@ const MAGIC: &[u8; 18] = b"superpose-journal\n";
 const FORMAT: u32 = 1;
 /// Bytes before the first record.
 const HEADER: usize = MAGIC.len() + 4;
-/// No record is longer: a batch of 100,000 names of the longest kind is 50 MiB.
+/// No record is longer.
 const MAX_BODY: usize = 64 << 20;
+/// Moves in one record: of the longest names that is 12 MiB. A larger intent is several records, written at once.
+const MOVES_PER_RECORD: usize = 20_000;
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 #[derive(Serialize, Deserialize)]
@@ -42,8 +44,6 @@ enum Record {
 struct RemovalV1 {
     /// The moves in the order in which they are made.
     moves: Vec<MoveV1>,
-    /// Base names whose rows leave the upper database.
-    rows: Vec<Vec<u8>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -67,20 +67,29 @@ pub(super) enum FormatError {
 /// What a journal holds.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// The removals that were begun, oldest first.
-    pub(super) intents: Vec<Intent>,
+    /// What was begun, if anything was.
+    pub(super) intent: Option<Intent>,
     /// Bytes of a last record that did not reach the disk whole.
     pub(super) torn: usize,
 }
 
 /// The bytes of a journal with one intent.
 pub(super) fn encode(intent: &Intent) -> Vec<u8> {
-    let mut file = Vec::with_capacity(HEADER + 64 * (intent.moves.len() + intent.rows.len()) + 16);
+    let mut file = Vec::with_capacity(HEADER + 160 * intent.moves.len() + 16);
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&FORMAT.to_le_bytes());
+    if intent.moves.is_empty() {
+        push_record(&mut file, &[]);
+    }
+    for moves in intent.moves.chunks(MOVES_PER_RECORD) {
+        push_record(&mut file, moves);
+    }
+    file
+}
+
+fn push_record(file: &mut Vec<u8>, moves: &[Moved]) {
     let record = Record::RemovalV1(RemovalV1 {
-        moves: intent
-            .moves
+        moves: moves
             .iter()
             .map(|moved| MoveV1 {
                 name: moved.name.clone(),
@@ -91,15 +100,14 @@ pub(super) fn encode(intent: &Intent) -> Vec<u8> {
                 },
             })
             .collect(),
-        rows: intent.rows.clone(),
     });
     let body = postcard::to_stdvec(&record).expect("vectors of bytes always serialise");
+    let length = u32::try_from(body.len()).expect("a bounded number of bounded names");
     let start = file.len();
-    file.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
+    file.extend_from_slice(&length.to_le_bytes());
     file.extend_from_slice(&body);
     let checksum = CRC.checksum(&file[start..]);
     file.extend_from_slice(&checksum.to_le_bytes());
-    file
 }
 
 /// Reads a journal.
@@ -128,7 +136,7 @@ pub(super) fn decode(file: &[u8]) -> Result<Contents, FormatError> {
     while at < file.len() {
         match record_at(file, at) {
             Read::Whole(intent, next) => {
-                contents.intents.push(intent);
+                contents.intent.get_or_insert_default().moves.extend(intent.moves);
                 at = next;
             }
             Read::Torn => {
@@ -156,7 +164,13 @@ fn record_at(file: &[u8], at: usize) -> Read {
         return Read::Torn;
     };
     if length == 0 || length > MAX_BODY {
-        return Read::Damaged { next: file.len() };
+        // Zeros are what a file system leaves of an append that it lost; anything else was never written by us.
+        let lost = file[at..].iter().all(|&byte| byte == 0);
+        return if lost {
+            Read::Torn
+        } else {
+            Read::Damaged { next: at }
+        };
     }
     let body_end = at + 4 + length;
     let Some(checksum) = u32_at(file, body_end) else {
@@ -192,14 +206,7 @@ fn intent(removal: RemovalV1) -> Option<Intent> {
             })
         })
         .collect::<Option<Vec<_>>>()?;
-    removal
-        .rows
-        .iter()
-        .all(|row| is_plain_name(row))
-        .then_some(Intent {
-            moves,
-            rows: removal.rows,
-        })
+    Some(Intent { moves })
 }
 
 /// A name that cannot lead out of the directory it is used in.
@@ -235,7 +242,6 @@ mod tests {
                     via: Via::MergedView,
                 },
             ],
-            rows: vec![b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec()],
         }
     }
 
@@ -247,7 +253,7 @@ mod tests {
         assert_eq!(
             contents,
             Contents {
-                intents: vec![example()],
+                intent: Some(example()),
                 torn: 0
             }
         );
@@ -259,7 +265,7 @@ mod tests {
         let whole = encode(&example());
         for cut in 0..whole.len() {
             let contents = decode(&whole[..cut]).expect("a prefix is a torn journal");
-            assert_eq!(contents.intents, vec![], "cut at {cut}");
+            assert_eq!(contents.intent, None, "cut at {cut}");
             assert_eq!(contents.torn > 0, cut > 0 && cut != HEADER, "cut at {cut}");
         }
     }
@@ -269,9 +275,41 @@ mod tests {
         let one = encode(&example());
         let mut two = one.clone();
         two.extend_from_slice(&one[HEADER..]);
-        assert_eq!(decode(&two).expect("two records").intents.len(), 2);
+        assert_eq!(
+            decode(&two)
+                .expect("two records")
+                .intent
+                .expect("an intent")
+                .moves
+                .len(),
+            4
+        );
         two[HEADER + 10] ^= 1;
         assert_eq!(decode(&two), Err(FormatError::Damaged(HEADER)));
+    }
+
+    #[test]
+    fn large_intents_are_several_records() {
+        let moves: Vec<Moved> = (0..2 * MOVES_PER_RECORD + 1)
+            .map(|n| Moved {
+                name: vec![b'n'; 244],
+                trash: format!("{n}").into_bytes(),
+                via: Via::UpperLayer,
+            })
+            .collect();
+        let intent = Intent { moves };
+        let file = encode(&intent);
+        assert_eq!(decode(&file).expect("a journal").intent, Some(intent));
+        assert!(decode(&file[..file.len() - 1]).expect("a torn journal").torn > 0);
+    }
+
+    #[test]
+    fn a_length_that_cannot_be_is_damage() {
+        let mut file = encode(&example());
+        file[HEADER..HEADER + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(decode(&file), Err(FormatError::Damaged(HEADER)));
+        file[HEADER..].fill(0);
+        assert_eq!(decode(&file).expect("zeros are a lost write").intent, None);
     }
 
     #[test]
@@ -291,7 +329,7 @@ mod tests {
             let mut hostile = example();
             hostile.moves[0].name = name.to_vec();
             let contents = decode(&encode(&hostile)).expect("the record is whole but not believed");
-            assert_eq!(contents.intents, vec![], "{name:?}");
+            assert_eq!(contents.intent, None, "{name:?}");
         }
     }
 
@@ -301,9 +339,8 @@ mod tests {
             let via = if behind { Via::UpperLayer } else { Via::MergedView };
             let intent = Intent {
                 moves: names.iter().map(|n| Moved { name: n.clone().into_bytes(), trash: format!("t-{n}").into_bytes(), via }).collect(),
-                rows: names.into_iter().map(String::into_bytes).collect(),
             };
-            prop_assert_eq!(decode(&encode(&intent)).map(|c| c.intents), Ok(vec![intent]));
+            prop_assert_eq!(decode(&encode(&intent)).map(|c| c.intent), Ok(Some(intent)));
         }
 
         #[test]

@@ -3,7 +3,7 @@
 //!
 //! The file `superpose/journal` in the state directory has no bytes while nothing is begun. A removal writes its
 //! [`Intent`] and syncs it before the first effect, and empties the file after the remount. Whoever opens the store
-//! and finds an intent that no living process holds undoes or finishes it ([`crate::Store::open`]).
+//! and finds an intent that no living process holds does the rest ([`crate::Store::open`]).
 
 mod format;
 
@@ -12,23 +12,31 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::flock::{self, LockMode, LockWait};
 use crate::{Error, Result};
 
 /// The name of the journal below the `superpose` subdirectory of the state directory.
 pub(crate) const FILE_NAME: &str = "journal";
-/// A journal is one record; a file beyond this is not ours.
-const MAX_FILE: u64 = 128 << 20;
+/// Everybody may ask whether something is owed; nobody else may say so.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+/// The intent of a million of the longest names is smaller; a file beyond this is not ours.
+const MAX_FILE: u64 = 1 << 30;
 
 /// A removal that is about to begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Intent {
     /// The objects that leave the layer.
     pub(crate) moves: Vec<Moved>,
-    /// Base names of the paths whose rows leave the upper database.
-    pub(crate) rows: Vec<Vec<u8>>,
+}
+
+impl Intent {
+    /// Whether something is moved behind the mount's back.
+    pub(crate) fn owes_remount(&self) -> bool {
+        self.moves.iter().any(|moved| moved.via == Via::UpperLayer)
+    }
 }
 
 /// An object on its way out of the layer.
@@ -59,7 +67,7 @@ pub(crate) enum State {
     /// A living process is at work.
     Busy,
     /// Something was begun by a process that is gone.
-    Interrupted(Vec<Intent>),
+    Interrupted(Intent),
 }
 
 /// The journal of one store, held exclusively.
@@ -72,30 +80,38 @@ pub(crate) struct Journal {
 impl Journal {
     /// Opens the journal in `directory` for a removal, creating it when it is missing.
     ///
-    /// Waits for no one: the caller holds the collector's lock, which serialises removals; a journal that is locked
-    /// all the same belongs to a process that is replaying it.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, State)> {
+    /// Removals are serialised by the collector's lock, which the caller holds; who has the journal then is only
+    /// looking at it.
+    ///
+    /// # Errors
+    /// [`Error::LockHeld`] if the lock is not free in time; a journal that is damaged or cannot be opened.
+    pub(crate) fn open(directory: &Path, wait: LockWait) -> Result<(Self, State)> {
         let path = directory.join(FILE_NAME);
-        let file = fs::open(
-            &path,
-            OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-            Mode::RUSR | Mode::WUSR,
-        )
-        .map_err(|source| Error::io("open the journal", &path, source))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = fs::open(&path, flags, FILE_MODE)
+            .map_err(|source| Error::io("open the journal", &path, source))?;
         let mut journal = Journal {
             file: file.into(),
             path,
         };
-        match lock(&journal.file) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok((journal, State::Busy)),
-            Err(source) => return Err(Error::io("lock the journal", journal.path, source)),
+        flock::acquire(
+            journal.file.as_fd(),
+            LockMode::Exclusive,
+            wait,
+            &journal.path,
+            &mut |_| {},
+        )?;
+        if journal.size()? == 0 {
+            sync_directory(directory)?;
         }
         let state = journal.read()?;
         Ok((journal, state))
     }
 
-    /// What the journal in `directory` says, without creating, locking for long or changing anything.
+    /// What the journal in `directory` says, without creating or changing anything.
+    ///
+    /// # Errors
+    /// If it is damaged or cannot be read.
     pub(crate) fn peek(directory: &Path) -> Result<State> {
         let path = directory.join(FILE_NAME);
         let file = match fs::open(
@@ -114,9 +130,9 @@ impl Journal {
         if journal.size()? == 0 {
             return Ok(State::Idle);
         }
-        match lock(&journal.file) {
-            Ok(()) => journal.read(),
-            Err(Errno::WOULDBLOCK) => Ok(State::Busy),
+        match flock::try_acquire(journal.file.as_fd(), LockMode::Shared) {
+            Ok(true) => journal.read(),
+            Ok(false) => Ok(State::Busy),
             Err(source) => Err(Error::io("lock the journal", journal.path, source)),
         }
     }
@@ -127,11 +143,19 @@ impl Journal {
     /// Without the sync a power cut could show the effects and not the intent, and nobody would owe the remount.
     pub(crate) fn begin(&mut self, intent: &Intent) -> Result<()> {
         let bytes = format::encode(intent);
-        self.file
-            .seek(SeekFrom::Start(0))
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .and_then(|_| self.file.write_all(&bytes))
-            .and_then(|()| self.file.sync_all())
-            .map_err(|source| Error::io("write the journal", &self.path, source))
+            .and_then(|()| self.file.sync_all());
+        written.map_err(|source| {
+            // A full disk: nothing is begun, and nobody should think so.
+            if let Err(error) = self.file.set_len(0) {
+                tracing::debug!(%error, "a record that is not whole stays in the journal");
+            }
+            Error::io("write the journal", &self.path, source)
+        })
     }
 
     /// Forgets what was begun: it is finished or undone.
@@ -166,11 +190,7 @@ impl Journal {
                 "dropping a journal record that never reached the disk whole: nothing was begun"
             );
         }
-        Ok(if contents.intents.is_empty() && contents.torn == 0 {
-            State::Idle
-        } else {
-            State::Interrupted(contents.intents)
-        })
+        Ok(contents.intent.map_or(State::Idle, State::Interrupted))
     }
 
     fn damaged(&self, found: String) -> Error {
@@ -181,9 +201,18 @@ impl Journal {
     }
 }
 
-/// Locks the journal for this open file, or says that another process has it.
-fn lock(file: &File) -> Result<(), Errno> {
-    rustix::io::retry_on_intr(|| fs::flock(file, FlockOperation::NonBlockingLockExclusive))
+/// Puts the name of a new journal on the disk, and that of its directory.
+fn sync_directory(directory: &Path) -> Result<()> {
+    for directory in [Some(directory), directory.parent()].into_iter().flatten() {
+        fs::open(
+            directory,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .and_then(fs::fsync)
+        .map_err(|source| Error::io("sync", directory, source))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -197,7 +226,6 @@ mod tests {
                 trash: b"1-a".to_vec(),
                 via: Via::UpperLayer,
             }],
-            rows: vec![b"a".to_vec()],
         }
     }
 
@@ -208,17 +236,17 @@ mod tests {
             Journal::peek(dir.path()).expect("no journal is an idle one"),
             State::Idle
         );
-        let (mut journal, state) = Journal::open(dir.path()).expect("the journal is made");
+        let (mut journal, state) = Journal::open(dir.path(), LockWait::Never).expect("the journal is made");
         assert_eq!(state, State::Idle);
         journal.begin(&intent()).expect("the intent is written");
         assert_eq!(Journal::peek(dir.path()).expect("it can be read"), State::Busy);
         drop(journal);
         assert_eq!(
             Journal::peek(dir.path()).expect("it can be read"),
-            State::Interrupted(vec![intent()])
+            State::Interrupted(intent())
         );
-        let (mut journal, state) = Journal::open(dir.path()).expect("the journal is there");
-        assert_eq!(state, State::Interrupted(vec![intent()]));
+        let (mut journal, state) = Journal::open(dir.path(), LockWait::Never).expect("the journal is there");
+        assert_eq!(state, State::Interrupted(intent()));
         journal.close().expect("it is emptied");
         drop(journal);
         assert_eq!(Journal::peek(dir.path()).expect("it can be read"), State::Idle);
@@ -229,7 +257,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a scratch directory");
         let path = dir.path().join(FILE_NAME);
         std::fs::write(&path, b"not a journal, but not empty either").expect("the file is written");
-        let error = Journal::open(dir.path()).expect_err("it is no journal");
+        let error = Journal::open(dir.path(), LockWait::Never).expect_err("it is no journal");
         assert!(
             error.to_string().contains("does not begin like a journal"),
             "{error}"

@@ -71,6 +71,27 @@ pub(super) fn open_parent(directory: impl AsFd) -> io::Result<OwnedFd> {
     )
 }
 
+/// Opens the root of the mount that an open directory is on.
+pub(super) fn open_mount_root(directory: impl AsFd) -> io::Result<OwnedFd> {
+    let mut here = rustix::fs::openat(
+        directory,
+        ".",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let mut seen = look(&here)?;
+    while !is_mount_root(&here)? {
+        let above = open_parent(&here)?;
+        let seen_above = look(&above)?;
+        if seen_above.identity == seen.identity {
+            // The root of a chroot, inside its mount: there is no way up.
+            break;
+        }
+        (here, seen) = (above, seen_above);
+    }
+    Ok(here)
+}
+
 pub(super) fn look(directory: impl AsFd) -> io::Result<Seen> {
     // NO_AUTOMOUNT: looking must not mount anything.
     let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT;

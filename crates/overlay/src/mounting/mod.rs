@@ -29,5 +29,5 @@ pub use hook::{HOOK_TIME_LIMIT, HookFailure, RemountHook};
 pub use make::{MountInterface, mount_overlay, mount_overlay_through};
 pub use options::{DATA_LIMIT, FSCONFIG_STRING_LIMIT, LOWER_LIMIT, LayerRole, MountPlan, OverlayAttributes};
 pub use problem::MountProblem;
-pub use remount::{RemountInterface, refresh, refresh_directory, refresh_through};
+pub use remount::{RemountInterface, refresh, refresh_directory, refresh_through, require_refreshable};
 pub use unmount::{Detach, unmount};

@@ -46,11 +46,15 @@ pub fn refresh(mount_point: &Path) -> Result<RemountInterface> {
     refresh_directory(directory.as_fd(), mount_point)
 }
 
-/// Refreshes the overlay whose root is held open as `directory`; `mount_point` names it in errors.
+/// Refreshes the overlay that holds the open `directory`, which may be its root or lie below it (as the store of a
+/// container does whose root is an overlay); `mount_point` names it in errors.
 ///
 /// # Errors
 /// As [`refresh`].
 pub fn refresh_directory(directory: BorrowedFd<'_>, mount_point: &Path) -> Result<RemountInterface> {
+    let root = directory::open_mount_root(directory)
+        .map_err(|errno| Error::io("find the root of the mount of", mount_point, errno))?;
+    let directory = root.as_fd();
     match refresh_through(directory, mount_point, RemountInterface::Reconfigure) {
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
             tracing::debug!("no fspick(2) here; remounting with mount(2)");
@@ -58,6 +62,16 @@ pub fn refresh_directory(directory: BorrowedFd<'_>, mount_point: &Path) -> Resul
         }
         done => done,
     }
+}
+
+/// Checks that the open `directory` is on an overlay mount that [`refresh_directory`] could refresh, given the rights.
+///
+/// # Errors
+/// [`Error::NotAnOverlay`] if it is on something else; [`Error::NotAMountPoint`] if the mount has no root here.
+pub fn require_refreshable(directory: BorrowedFd<'_>, mount_point: &Path) -> Result<()> {
+    let root = directory::open_mount_root(directory)
+        .map_err(|errno| Error::io("find the root of the mount of", mount_point, errno))?;
+    require_overlay_root("remount", root.as_fd(), mount_point)
 }
 
 /// Refreshes an overlay through one interface only.

@@ -120,6 +120,8 @@ impl Store {
                 name: options.name.as_str().to_owned(),
             });
         }
+        let references: Vec<StorePath> = options.references.others.iter().cloned().collect();
+        self.add_temp_roots(&references)?;
         match gather(source, options)? {
             Gathered::Buffer { nar, contents } => self.add_buffered(&nar, contents, options),
             Gathered::Tree(path) => self.add_through_scratch(options, |store, scratch, taps| {
@@ -164,14 +166,15 @@ impl Store {
                 outcome: Outcome::AlreadyValid(layer),
             });
         }
-        let scratch = self.scratch(&[])?;
-        superpose_nar::restore(
-            &mut &nar[..],
-            self.real.fd(),
-            scratch.name(),
-            &self.restore_options(),
-        )?;
-        self.settle(&scratch, info)
+        self.with_scratch(|store, scratch| {
+            superpose_nar::restore(
+                &mut &nar[..],
+                store.real.fd(),
+                scratch.name(),
+                &store.restore_options(),
+            )?;
+            store.settle(scratch, info)
+        })
     }
 
     /// Adds an object that is too large for memory: it gets its name when it is hashed.
@@ -180,35 +183,42 @@ impl Store {
         options: &AddOptions,
         fill: impl FnOnce(&Store, &Scratch, Taps<'_>) -> Result<Hashed>,
     ) -> Result<Added> {
-        let scratch = self.scratch(&[])?;
-        let mut hasher = Hasher::new(options.algorithm);
-        let (taps, plain) = match options.method {
-            ContentMethod::Nar if options.algorithm == HashAlgorithm::Sha256 => (Taps::none(), true),
-            ContentMethod::Nar => (Taps::none().archive(&mut hasher), false),
-            _ => (Taps::none().contents(&mut hasher), false),
-        };
-        let hashed = fill(self, &scratch, taps)?;
-        let content = if plain { hashed.nar.hash } else { hasher.finish() };
-        let settled = self.new_info(options, content, hashed.nar).and_then(|info| {
-            self.add_temp_roots(std::slice::from_ref(&info.path))?;
-            match self.valid_in(&info.path)? {
-                Some(layer) => {
-                    self.discard(&scratch)?;
-                    Ok(Added {
-                        path: info.path,
-                        nar: hashed.nar,
-                        outcome: Outcome::AlreadyValid(layer),
-                    })
-                }
-                None => self.settle(&scratch, info),
+        self.with_scratch(|store, scratch| {
+            let mut hasher = Hasher::new(options.algorithm);
+            let (taps, plain) = match options.method {
+                ContentMethod::Nar if options.algorithm == HashAlgorithm::Sha256 => (Taps::none(), true),
+                ContentMethod::Nar => (Taps::none().archive(&mut hasher), false),
+                _ => (Taps::none().contents(&mut hasher), false),
+            };
+            let hashed = fill(store, scratch, taps)?;
+            let content = if plain { hashed.nar.hash } else { hasher.finish() };
+            let info = store.new_info(options, content, hashed.nar)?;
+            store.add_temp_roots(std::slice::from_ref(&info.path))?;
+            match store.valid_in(&info.path)? {
+                Some(layer) => Ok(Added {
+                    path: info.path,
+                    nar: hashed.nar,
+                    outcome: Outcome::AlreadyValid(layer),
+                }),
+                None => store.settle(scratch, info),
             }
-        });
-        if settled.is_err() {
-            // The first error is the one to report; what stays behind is garbage under a scratch name.
-            self.discard(&scratch)
-                .unwrap_or_else(|error| tracing::debug!(%error, "a scratch object stays behind"));
+        })
+    }
+
+    /// Chooses a scratch name for `make`, and discards what is left under it, however that ends.
+    fn with_scratch(&mut self, make: impl FnOnce(&mut Store, &Scratch) -> Result<Added>) -> Result<Added> {
+        let scratch = self.scratch()?;
+        let added = make(self, &scratch);
+        if !matches!(
+            &added,
+            Ok(Added {
+                outcome: Outcome::Stored,
+                ..
+            })
+        ) {
+            self.discard(&scratch);
         }
-        settled
+        added
     }
 
     fn new_info(&self, options: &AddOptions, content: Hash, nar: NarHash) -> Result<PathInfo> {
@@ -292,7 +302,7 @@ fn gather_tree(path: &Path) -> Result<Gathered<'_>> {
 }
 
 fn gather_contents<'a>(
-    mut contents: Box<dyn Read + 'a>,
+    contents: Box<dyn Read + 'a>,
     size: u64,
     path: &Path,
     options: &AddOptions,
@@ -301,8 +311,9 @@ fn gather_contents<'a>(
         return Ok(Gathered::Stream(Box::new(FileArchive::new(contents, size))));
     }
     let failed = |source| Error::io("read what is to be added from", path, source);
+    // A file that grows meanwhile, or does not know its size, is cut: its archive is that of what was announced.
     let mut bytes = Vec::new();
-    contents.read_to_end(&mut bytes).map_err(failed)?;
+    contents.take(size).read_to_end(&mut bytes).map_err(failed)?;
     let mut nar = Vec::new();
     FileArchive::new(&bytes[..], bytes.len() as u64)
         .read_to_end(&mut nar)

@@ -9,10 +9,9 @@ use superpose_metadata::{Closure, MetadataSource};
 use superpose_store_path::{HashPart, StorePath};
 
 use super::Store;
-use crate::gc_lock::CollectorLock;
 use crate::roots::{self, Root, Stale};
 use crate::temp_roots;
-use crate::upper_layer::{Entry, Layer};
+use crate::upper_layer::Entry;
 use crate::{Error, Result};
 
 /// Whether roots protect what is to be deleted.
@@ -76,9 +75,11 @@ impl Store {
     /// Nix judges the paths one after the other, so that those before the first refusal are gone; it reports success
     /// for a path that is only below; `keep-outputs` and `keep-derivations` do not matter here, as from Nix 2.35 on.
     pub fn delete(&mut self, paths: &[StorePath], options: &DeleteOptions) -> Result<Deleted> {
-        let lock = CollectorLock::acquire(&self.state, self.options.wait(), &mut |lock| {
-            tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
-        })?;
+        let lock = self.collector_lock()?;
+        // On a full disk the ballast is what the deletion itself is written with.
+        if let Err(error) = self.database.release_reserved_space() {
+            tracing::debug!(%error, "the reserved space is not released");
+        }
         let paths: Vec<StorePath> = paths
             .iter()
             .cloned()
@@ -181,8 +182,8 @@ impl Store {
         Ok(())
     }
 
-    /// Referrers protect that are objects of the upper layer themselves. The rows of lower objects do not: they find
-    /// what they refer to below.
+    /// Referrers protect, but for those that are valid below: the lower store is closed under references, so that they
+    /// find what they refer to there.
     fn refuse_referred(&self, paths: &[StorePath], set: &HashSet<&StorePath>) -> Result<()> {
         let referrers = self.database.referrers(paths)?;
         for (path, referrers) in paths.iter().zip(referrers) {
@@ -190,12 +191,11 @@ impl Store {
                 .into_iter()
                 .filter(|referrer| !set.contains(referrer))
                 .collect();
-            let layers = self.locate(&outside)?;
-            if let Some((referrer, _)) = outside
-                .iter()
-                .zip(layers)
-                .find(|(_, layer)| *layer == Layer::Upper)
-            {
+            let below = match &self.below {
+                Some(below) => below.lower.are_valid(&outside)?,
+                None => vec![false; outside.len()],
+            };
+            if let Some((referrer, _)) = outside.iter().zip(below).find(|(_, below)| !below) {
                 return Err(
                     self.still_alive(path, format!("its referrer '{}'", self.dir().display(referrer)))
                 );
@@ -217,7 +217,7 @@ impl Store {
     /// # Errors
     /// If the state directory or `/proc` cannot be read.
     pub fn roots(&self) -> Result<Vec<Root>> {
-        roots::lasting::find(&self.state, &self.metadata(), &[self.real.path()])
+        roots::lasting::find(&self.state, &self.metadata(), &self.physical())
     }
 
     /// Makes `link`, an absolute path outside the store, a symbolic link to an object, and registers it as a root.
@@ -235,7 +235,13 @@ impl Store {
             }
             .into());
         }
-        roots::add::add_root(&self.state, self.dir(), &[self.real.path()], link, path).map(drop)
+        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path).map(drop)
+    }
+
+    /// The directories in which the objects of this store are seen, beside the logical store directory.
+    fn physical(&self) -> Vec<&Path> {
+        let upper = self.below.as_ref().map(|below| below.upper.path());
+        [Some(self.real.path()), upper].into_iter().flatten().collect()
     }
 
     /// The paths that need one of `paths`, in the upper database: what a deletion would have to take with it.

@@ -17,7 +17,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use superpose_metadata::{Database, MetadataSource};
-use superpose_mount_check::VerifiedMount;
+use superpose_mount_check::{Access, VerifiedMount};
 use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
@@ -60,38 +60,40 @@ struct Below {
     hook: Option<RemountHook>,
 }
 
-/// Why writes to an overlay store may trust its mount.
+/// An overlay store whose mount may be trusted. Nothing but [`MountProof::obtain`] makes one.
 #[derive(Debug)]
-pub enum MountProof {
-    /// The mount was examined.
-    Verified(Box<VerifiedMount>),
-    /// The store URL says `check-mount=false`.
-    CheckDisabled(CheckDisabled),
+pub struct MountProof {
+    layout: OverlayLayout,
+    /// The examined directories; `None` with the setting `check-mount=false`.
+    verified: Option<Box<VerifiedMount>>,
 }
 
-/// The setting `check-mount=false` of a store URL; nothing else makes this value.
-#[derive(Debug)]
-pub struct CheckDisabled(());
-
 impl MountProof {
-    /// Verifies the mount of an overlay store, unless its URL says `check-mount=false`.
+    /// Verifies the mount of an overlay store for writing, unless its URL says `check-mount=false`.
     ///
     /// # Errors
     /// If the mount is not the expected one or cannot be examined. Unmounted or mounted otherwise, additions would go
     /// to wherever the directory happens to be, and removals would hit objects of another store.
-    pub fn obtain(layout: &OverlayLayout) -> Result<Self> {
-        if !layout.check_mount {
-            return Ok(MountProof::CheckDisabled(CheckDisabled(())));
-        }
-        match layout.check()?.into_proof() {
-            Ok(mount) => Ok(MountProof::Verified(Box::new(mount))),
-            Err(report) => Err(Error::WrongMount {
-                mount_point: layout.merged().to_path_buf(),
-                url: layout.reference.to_string(),
-                report,
-            }),
-        }
+    pub fn obtain(layout: OverlayLayout) -> Result<Self> {
+        let verified = if layout.check_mount {
+            Some(Box::new(verify_mount(&layout, Access::ReadWrite)?))
+        } else {
+            None
+        };
+        Ok(MountProof { layout, verified })
     }
+}
+
+/// Examines a mount for reading or writing.
+pub(crate) fn verify_mount(layout: &OverlayLayout, access: Access) -> Result<VerifiedMount> {
+    layout
+        .check(access)?
+        .into_proof()
+        .map_err(|report| Error::WrongMount {
+            mount_point: layout.merged().to_path_buf(),
+            url: layout.reference.to_string(),
+            report,
+        })
 }
 
 /// The physical store directory, held open.
@@ -195,7 +197,15 @@ impl Store {
     pub fn refresh_mount(&self) -> Result<()> {
         match &self.overlay()?.hook {
             Some(hook) => hook.run(self.real.path()),
-            None => mounting::refresh_directory(self.real.fd(), self.real.path()).map(|_| ()),
+            None => mounting::refresh_directory(self.real.fd(), self.real.path()).map(drop),
+        }
+    }
+
+    /// Refuses what would owe a remount that cannot be made. Whether it is permitted is only seen when it is made.
+    fn require_refreshable(&self) -> Result<()> {
+        match &self.overlay()?.hook {
+            Some(_) => Ok(()),
+            None => mounting::require_refreshable(self.real.fd(), self.real.path()),
         }
     }
 }

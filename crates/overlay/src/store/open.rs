@@ -8,10 +8,12 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_metadata::{Database, OpenDatabase};
+use superpose_mount_check::VerifiedMount;
 
 use super::{Below, MountProof, RealDir, Store};
 use crate::crash::CrashPoints;
 use crate::flock::LockWait;
+use crate::gc_lock::CollectorLock;
 use crate::journal::{self, Journal, State};
 use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
 use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
@@ -69,7 +71,7 @@ impl OpenOptions {
 
 impl Store {
     /// Opens a store for writing: verifies the mount of an overlay store, creates what is missing of the state
-    /// directory, and undoes or finishes what an interrupted process had begun.
+    /// directory, and does the rest of what an interrupted process had begun.
     ///
     /// What it costs does not depend on how many objects there are.
     ///
@@ -79,10 +81,7 @@ impl Store {
     pub fn open(layout: Layout, options: OpenOptions) -> Result<Self> {
         match layout {
             Layout::Local(local) => Self::open_local(local, options),
-            Layout::Overlay(overlay) => {
-                let mount = MountProof::obtain(&overlay)?;
-                Self::open_overlay(overlay, mount, options)
-            }
+            Layout::Overlay(overlay) => Self::open_overlay(MountProof::obtain(overlay)?, options),
         }
     }
 
@@ -107,10 +106,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn open_overlay(layout: OverlayLayout, mount: MountProof, options: OpenOptions) -> Result<Self> {
+    pub fn open_overlay(mount: MountProof, options: OpenOptions) -> Result<Self> {
+        let MountProof { layout, verified } = mount;
         refuse_read_only(&Layout::Overlay(layout.clone()))?;
         let named = layout::open_store_directory(layout.merged())?;
-        let (real, upper, lower_dirs) = open_layers(&layout, &mount, named)?;
+        let (real, upper, lower_dirs) = open_layers(&layout, verified.as_deref(), named)?;
         let real = RealDir {
             fd: real,
             path: layout.merged().to_path_buf(),
@@ -125,7 +125,7 @@ impl Store {
                 .as_ref()
                 .map(|hook| RemountHook::new(hook).with_time_limit(options.hook_limit)),
         };
-        let mut store = Self::assemble(Layout::Overlay(layout), real, Some(below), options)?;
+        let store = Self::assemble(Layout::Overlay(layout), real, Some(below), options)?;
         store.recover()?;
         Ok(store)
     }
@@ -151,27 +151,35 @@ impl Store {
         })
     }
 
-    /// Undoes or finishes what a process that is gone had begun.
+    /// Does the rest of what a process that is gone had begun.
     ///
     /// # Errors
-    /// If objects cannot be put back. A remount that is not permitted stays owed: the store opens all the same, since
-    /// its metadata is whole, and whoever may remount does it later.
-    fn recover(&mut self) -> Result<()> {
+    /// If the journal is damaged. That the rest cannot be done now (the remount is not permitted, the hook fails, a
+    /// tree resists) is logged and stays owed: what is valid is there in any case, and a store that does not open
+    /// helps nobody.
+    fn recover(&self) -> Result<()> {
         let own = self.state.path().join(OWN);
         if !matches!(Journal::peek(&own)?, State::Interrupted(_)) {
             return Ok(());
         }
-        match Journal::open(&own)? {
-            (mut journal, State::Interrupted(intents)) => match self.replay(&mut journal, &intents) {
-                Err(error @ Error::RemountNotPermitted { .. }) => {
-                    tracing::warn!(%error, "the mount is not fresh: removed objects may read as they were");
-                    Ok(())
-                }
-                other => other,
-            },
-            // Somebody else was quicker.
-            (_, State::Idle | State::Busy) => Ok(()),
+        let _lock = self.collector_lock()?;
+        let (mut journal, state) = Journal::open(&own, self.options.wait())?;
+        if let State::Interrupted(intent) = state
+            && let Err(error) = self.finish(&mut journal, &intent)
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a deletion that was interrupted is not finished: removed objects may read as they were"
+            );
         }
+        Ok(())
+    }
+
+    /// Takes the lock of the garbage collection; says so when it has to wait.
+    pub(super) fn collector_lock(&self) -> Result<CollectorLock> {
+        CollectorLock::acquire(&self.state, self.options.wait(), &mut |lock| {
+            tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
+        })
     }
 }
 
@@ -192,12 +200,12 @@ pub fn is_interrupted(state_dir: &Path) -> Result<bool> {
 /// their paths lead to meanwhile.
 fn open_layers(
     layout: &OverlayLayout,
-    mount: &MountProof,
+    verified: Option<&VerifiedMount>,
     named: OwnedFd,
 ) -> Result<(OwnedFd, OwnedFd, Vec<OwnedFd>)> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match mount {
-        MountProof::Verified(proof) => {
+    match verified {
+        Some(proof) => {
             let reopen = |fd, path: &Path| {
                 fs::openat(fd, ".", flags, Mode::empty())
                     .map_err(|source| Error::io("open the layer", path, source))
@@ -212,7 +220,7 @@ fn open_layers(
                 lower,
             ))
         }
-        MountProof::CheckDisabled(_) => {
+        None => {
             let open = |path: &Path| {
                 fs::open(path, flags, Mode::empty())
                     .map_err(|source| Error::io("open the layer", path, source))

@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use rustix::fs::{self, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_metadata::{MetadataSource, PathInfo};
 use superpose_nar::{RestoreOptions, SyncPolicy};
@@ -14,7 +14,7 @@ use super::open::Durability;
 use crate::crash::CrashPoint;
 use crate::path_lock::{PathLocks, Release};
 use crate::random;
-use crate::upper_layer::Layer;
+use crate::upper_layer::{Entry, Layer};
 use crate::{Error, Result};
 
 /// An object that is being made, under a name that no object has.
@@ -40,12 +40,10 @@ pub(super) enum Placed {
 }
 
 impl Store {
-    /// Chooses a scratch name and protects it, together with `destinations` that are known already.
-    pub(super) fn scratch(&mut self, destinations: &[StorePath]) -> Result<Scratch> {
+    /// Chooses a scratch name and protects it.
+    pub(super) fn scratch(&self) -> Result<Scratch> {
         let scratch = random::scratch_path();
-        let mut paths = destinations.to_vec();
-        paths.push(scratch.clone());
-        self.add_temp_roots(&paths)?;
+        self.add_temp_roots(std::slice::from_ref(&scratch))?;
         self.options.crash_points.reached(CrashPoint::ScratchMade);
         Ok(Scratch(scratch))
     }
@@ -58,21 +56,28 @@ impl Store {
         })
     }
 
-    /// In which layer a path is valid already, if it is.
+    /// In which layer a path is valid already, if it is. An object that is valid below and hidden by a whiteout is made
+    /// to show again.
     pub(super) fn valid_in(&self, path: &StorePath) -> Result<Option<Layer>> {
         let path = std::slice::from_ref(path);
         if self.database.are_valid(path)?[0] {
             return Ok(Some(Layer::Upper));
         }
         match &self.below {
-            Some(below) if below.lower.are_valid(path)?[0] => Ok(Some(Layer::Lower)),
+            Some(below) if below.lower.are_valid(path)?[0] => {
+                self.unhide(&path[0])?;
+                Ok(Some(Layer::Lower))
+            }
             _ => Ok(None),
         }
     }
 
-    /// Moves a finished scratch object to its place and registers it. `info.path` is protected by the caller.
+    /// Moves a finished scratch object to its place and registers it. `info.path` and its references are protected by
+    /// the caller, who also discards a scratch object that was not moved.
     ///
-    /// On failure the scratch object is removed, unless it was the kernel that failed; nothing is half registered.
+    /// # Errors
+    /// If a lock, the file system or the database refuses. Nothing is registered then, and nothing lies where the
+    /// object was to be.
     pub(super) fn place(&mut self, scratch: &Scratch, info: &PathInfo) -> Result<Placed> {
         self.options.crash_points.reached(CrashPoint::ScratchFilled);
         let path = &info.path;
@@ -82,21 +87,14 @@ impl Store {
             }
             _ => Release::Unlink,
         };
-        let fd = self
-            .real
-            .fd
-            .try_clone()
-            .map_err(|source| Error::io("use", self.real.path(), source))?;
-        let real = self.real.path().to_path_buf();
         let locks = PathLocks::acquire(
-            std::os::fd::AsFd::as_fd(&fd),
-            &real,
+            self.real.fd(),
+            self.real.path(),
             [path],
             self.options.wait(),
             &mut |lock| tracing::info!(lock = %lock.display(), "waiting for another process that adds the same path"),
         )?;
         if let Some(layer) = self.valid_in(path)? {
-            self.discard(scratch)?;
             locks.release(|_| release);
             return Ok(Placed::Before(layer));
         }
@@ -112,25 +110,43 @@ impl Store {
             fs::fsync(self.real.fd()).map_err(|source| Error::io("sync", self.real.path(), source))?;
         }
         self.options.crash_points.reached(CrashPoint::ObjectPlaced);
-        if let Err(error) = self.register(std::slice::from_ref(info)) {
+        if let Err(error) = self.register_protected(std::slice::from_ref(info)) {
             // Not valid, so it must not lie where a valid object would.
             let removed = superpose_nar::remove_tree(self.real.fd(), path.base_name());
             if let Err(cleanup) = removed {
                 tracing::warn!(object = %path, %cleanup, "an object that could not be registered stays behind as garbage");
             }
+            self.unhide(path)?;
             locks.release(|_| release);
             return Err(error);
         }
         self.options.crash_points.reached(CrashPoint::ObjectRegistered);
+        if self.options.durability == Durability::Synced {
+            self.sync_database()?;
+        }
         locks.release(|_| release);
-        self.sync_database()?;
         Ok(Placed::Now)
     }
 
-    /// Removes a scratch object that is not needed.
-    pub(super) fn discard(&self, scratch: &Scratch) -> Result<()> {
-        superpose_nar::remove_tree(self.real.fd(), scratch.name())?;
-        Ok(())
+    /// Removes a scratch object if it is still there. What resists is garbage under a name that any collector removes.
+    pub(super) fn discard(&self, scratch: &Scratch) {
+        match superpose_nar::remove_tree(self.real.fd(), scratch.name()) {
+            Ok(_) => {}
+            Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => {}
+            Err(error) => tracing::warn!(%error, "a scratch object stays behind as garbage"),
+        }
+    }
+
+    /// Removes a whiteout of the upper layer, so that what lies below under this name shows again.
+    fn unhide(&self, path: &StorePath) -> Result<()> {
+        let Some(below) = &self.below else { return Ok(()) };
+        let name = OsStr::new(path.base_name());
+        if below.upper.entry(name)? != Entry::Whiteout {
+            return Ok(());
+        }
+        fs::unlinkat(below.upper.fd(), name, AtFlags::empty())
+            .map_err(|source| Error::io("remove a whiteout from", below.upper.path().join(name), source))?;
+        self.refresh_mount()
     }
 
     /// Removes what lies unregistered where an object is to be.
@@ -146,10 +162,7 @@ impl Store {
     }
 
     /// Has the rows on the disk: with a write-ahead log, SQLite itself syncs at checkpoints only.
-    fn sync_database(&self) -> Result<()> {
-        if self.options.durability == Durability::Unsynced {
-            return Ok(());
-        }
+    pub(super) fn sync_database(&self) -> Result<()> {
         let mut log = self.database.file().as_os_str().to_owned();
         log.push("-wal");
         let synced = fs::open(&log, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fdatasync);

@@ -5,11 +5,12 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 
 use rustix::fs::{self, Mode, OFlags};
-use superpose_metadata::{MetadataSource, PathInfo};
+use superpose_metadata::{Database, MetadataSource, PathInfo};
 use superpose_store_path::StorePath;
 
 use super::{RealDir, Store};
 use crate::Result;
+use crate::view::StoreView;
 
 /// A derivation is read whole when it is registered; the largest known are a few MiB.
 const MAX_DERIVATION: u64 = 256 << 20;
@@ -33,12 +34,11 @@ impl Store {
     /// # Deviation
     /// Nix does this as a side effect of asking whether a path is valid, in two transactions for each path.
     pub fn ensure(&mut self, paths: &[StorePath]) -> Result<Registered> {
-        let missing = self.missing_above(paths)?;
-        if missing.is_empty() {
+        if missing_above(&self.database, paths)?.is_empty() {
             return Ok(Registered::default());
         }
-        let copies = self.closure_below(&missing)?;
-        self.write(&copies, &[])
+        self.add_temp_roots(paths)?;
+        self.write(paths, &[])
     }
 
     /// Records objects as valid, in one transaction for all of them and for what they need from below.
@@ -53,68 +53,37 @@ impl Store {
     /// # Deviation
     /// Nix fails when a reference is valid only below and was not asked for before.
     pub fn register(&mut self, infos: &[PathInfo]) -> Result<Registered> {
-        let copies = if self.below.is_some() {
-            self.needed_from_below(infos)?
-        } else {
-            Vec::new()
-        };
-        self.write(&copies, infos)
+        let references: Vec<StorePath> = infos.iter().flat_map(|info| &info.references).cloned().collect();
+        self.add_temp_roots(&references)?;
+        self.register_protected(infos)
     }
 
-    /// What the lower store has to supply so that `infos` can be registered: the paths themselves where they are
-    /// valid below, and the closures of all references.
-    fn needed_from_below(&self, infos: &[PathInfo]) -> Result<Vec<PathInfo>> {
-        let given: HashSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
-        let mut wanted: Vec<StorePath> = infos.iter().flat_map(|info| &info.references).cloned().collect();
-        wanted.sort_unstable();
-        wanted.dedup();
-        wanted.retain(|path| !given.contains(path));
-        let mut missing = self.missing_above(&wanted)?;
-        let own: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
-        let own = self.missing_above(&own)?;
-        let valid = self.overlay()?.lower.are_valid(&own)?;
-        missing.extend(
-            own.into_iter()
-                .zip(valid)
-                .filter_map(|(path, valid)| valid.then_some(path)),
-        );
-        if missing.is_empty() {
-            Ok(Vec::new())
-        } else {
-            self.closure_below(&missing)
-        }
+    /// As [`Store::register`]; the caller has protected the references (which must not be done with a path lock held).
+    pub(super) fn register_protected(&mut self, infos: &[PathInfo]) -> Result<Registered> {
+        self.write(&[], infos)
     }
 
-    /// Those of `paths` that the upper database does not know, each once.
-    fn missing_above(&self, paths: &[StorePath]) -> Result<Vec<StorePath>> {
-        let known = self.database.are_valid(paths)?;
-        let mut seen = HashSet::new();
-        Ok(paths
-            .iter()
-            .zip(known)
-            .filter(|(path, known)| !known && seen.insert((*path).clone()))
-            .map(|(path, _)| path.clone())
-            .collect())
-    }
-
-    /// The part of the closures of `paths` that the upper database lacks.
-    fn closure_below(&self, paths: &[StorePath]) -> Result<Vec<PathInfo>> {
-        let Some(below) = &self.below else {
-            return Err(superpose_metadata::Error::NotValid {
-                path: self.dir().join(&paths[0]),
-            }
-            .into());
-        };
-        Ok(below
-            .lower
-            .closure_infos(paths, &mut |paths| self.database.are_valid(paths))?)
-    }
-
-    fn write(&mut self, copies: &[PathInfo], infos: &[PathInfo]) -> Result<Registered> {
+    /// Writes rows, in one transaction: what is missing above is asked in it too, or a collector could take copied rows
+    /// away between the question and the answer.
+    fn write(&mut self, ensured: &[StorePath], infos: &[PathInfo]) -> Result<Registered> {
         let real = &self.real;
         let mut transaction = self.database.begin()?;
-        if let (Some(below), false) = (&self.below, copies.is_empty()) {
-            transaction.copy_in(copies, &below.lower)?;
+        let needed = match &self.below {
+            Some(below) => needed_from_below(transaction.database(), &below.lower, ensured, infos)?,
+            None => missing_above(transaction.database(), ensured)?,
+        };
+        let mut copied = 0;
+        if !needed.is_empty() {
+            let Some(below) = &self.below else {
+                let path = transaction.database().store_dir().join(&needed[0]);
+                return Err(superpose_metadata::Error::NotValid { path }.into());
+            };
+            let above = transaction.database();
+            let copies = below
+                .lower
+                .closure_infos(&needed, &mut |paths| above.are_valid(paths))?;
+            transaction.copy_in(&copies, &below.lower)?;
+            copied = copies.len();
         }
         if !infos.is_empty() {
             transaction.register(infos, &mut |derivation| Ok(read_derivation(real, derivation)?))?;
@@ -122,9 +91,47 @@ impl Store {
         transaction.commit()?;
         Ok(Registered {
             registered: infos.len(),
-            copied: copies.len(),
+            copied,
         })
     }
+}
+
+/// What the lower store has to supply: what is to be ensured, the paths of `infos` themselves where they are valid
+/// below, and their references.
+fn needed_from_below(
+    above: &Database,
+    lower: &StoreView,
+    ensured: &[StorePath],
+    infos: &[PathInfo],
+) -> Result<Vec<StorePath>> {
+    let given: HashSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+    let references = infos
+        .iter()
+        .flat_map(|info| &info.references)
+        .filter(|path| !given.contains(path));
+    let wanted: Vec<StorePath> = ensured.iter().chain(references).cloned().collect();
+    let mut missing = missing_above(above, &wanted)?;
+    let own: Vec<StorePath> = given.into_iter().cloned().collect();
+    let own = missing_above(above, &own)?;
+    let valid = lower.are_valid(&own)?;
+    missing.extend(
+        own.into_iter()
+            .zip(valid)
+            .filter_map(|(path, valid)| valid.then_some(path)),
+    );
+    Ok(missing)
+}
+
+/// Those of `paths` that the upper database does not know, each once.
+fn missing_above(above: &Database, paths: &[StorePath]) -> Result<Vec<StorePath>> {
+    let known = above.are_valid(paths)?;
+    let mut seen = HashSet::new();
+    Ok(paths
+        .iter()
+        .zip(known)
+        .filter(|(path, known)| !known && seen.insert((*path).clone()))
+        .map(|(path, _)| path.clone())
+        .collect())
 }
 
 /// The bytes of a derivation file, wherever its layer is; validity is not asked, as in Nix.

@@ -1,33 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Taking objects out of the upper layer: the one way in which anything leaves it.
 //!
-//! The order keeps every crash survivable, and every reader from seeing half an object:
+//! The order keeps every crash survivable, whoever opens the store next, and every reader from seeing half an object:
 //!
-//! 1. the intent is on the disk;
-//! 2. the objects are renamed out of the layer: whole, reversible;
-//! 3. their rows are deleted in one transaction: this is the point of no return;
-//! 4. the mount is made fresh, once;
-//! 5. what was renamed within the layer is unlinked: it lies where a collector would see it;
-//! 6. the journal is closed;
-//! 7. the trash is emptied of what nobody uses any more.
+//! 1. the rows are deleted in a transaction that is still open: it refuses here if something needs them;
+//! 2. the intent is on the disk;
+//! 3. the transaction is committed, and on the disk: this is the point of no return;
+//! 4. the objects are renamed out of the layer, whole;
+//! 5. the mount is made fresh, once;
+//! 6. what was renamed within the layer is unlinked;
+//! 7. the journal is closed;
+//! 8. the trash is emptied of what nobody uses any more.
 //!
-//! A crash before 3 is undone at the next opening, a crash after it is finished.
+//! A crash before 3 has done nothing, a crash after it leaves objects without rows, which any collector may remove, and
+//! the intent, by which the next opening does the rest. At no moment is a path valid whose object is elsewhere: a
+//! collector of stock Nix that runs in between would take such an object for garbage.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs;
 use rustix::io::Errno;
 use superpose_metadata::MetadataSource;
 use superpose_nar::RemoveStats;
-use superpose_store_path::StorePath;
+use superpose_store_path::{HashPart, StorePath};
 
-use super::trash::{self, Trash};
+use super::open::Durability;
+use super::trash::{self, Trash, Waiting};
 use super::{Below, Store};
 use crate::crash::CrashPoint;
 use crate::journal::{Intent, Journal, Moved, State, Via};
-use crate::state_dir::Directory;
+use crate::roots::Stale;
+use crate::temp_roots;
 use crate::upper_layer::Entry;
 use crate::{Error, Result};
 
@@ -38,16 +42,25 @@ pub(super) struct Removal {
     pub(super) bytes: u64,
     /// Names that were unlinked.
     pub(super) entries: u64,
-    /// Moved trees that some process still uses; they are unlinked later.
+    /// Moved trees that some process still uses, or that could not be unlinked; they are unlinked later.
     pub(super) waiting: usize,
     /// Whether the mount was made fresh.
     pub(super) remounted: bool,
 }
 
 impl Removal {
-    fn count(&mut self, unlinked: RemoveStats) {
-        self.bytes += unlinked.bytes_freed;
-        self.entries += unlinked.files + unlinked.directories;
+    /// Counts what was unlinked. A tree that resists is no failure of the removal: it is out of everybody's way.
+    fn count(&mut self, unlinked: Result<RemoveStats>) {
+        match unlinked {
+            Ok(unlinked) => {
+                self.bytes += unlinked.bytes_freed;
+                self.entries += unlinked.files + unlinked.directories;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a removed object cannot be unlinked yet");
+                self.waiting += 1;
+            }
+        }
     }
 }
 
@@ -55,46 +68,49 @@ impl Store {
     /// Removes objects and rows. The caller holds the collector's lock and has decided that nothing needs them.
     ///
     /// `objects` are those to take out of the layer; `rows` those to forget, which may be others.
+    ///
+    /// # Errors
+    /// Before anything is done: when a row is still referred to, when the mount could not be made fresh afterwards,
+    /// when the database or the journal cannot be written. After it: when an object cannot be moved or the mount
+    /// not be made fresh; then the rows are gone, and the rest stays owed.
     pub(super) fn remove(&mut self, objects: &[StorePath], rows: &[StorePath]) -> Result<Removal> {
         if self.below.is_none() {
             return self.remove_local(objects, rows);
         }
-        let (mut journal, state) = Journal::open(self.state.create_own()?.path())?;
-        match state {
-            State::Idle => {}
-            State::Busy => {
-                return Err(Error::JournalBusy {
-                    path: self.state.path().to_owned(),
-                });
-            }
-            State::Interrupted(intents) => self.replay(&mut journal, &intents)?,
+        let own = self.state.create_own()?;
+        let (mut journal, state) = Journal::open(own.path(), self.options.wait())?;
+        if let State::Interrupted(intent) = state {
+            self.finish(&mut journal, &intent)?;
         }
-        let (intent, trash) = self.plan(objects, rows)?;
+        let (intent, trash) = self.plan(objects)?;
         let mut removal = Removal::default();
-        if intent.moves.is_empty() && intent.rows.is_empty() {
-            self.empty_trash(&mut removal)?;
-            return Ok(removal);
+        if !intent.moves.is_empty() || !rows.is_empty() {
+            if intent.owes_remount() {
+                self.require_refreshable()?;
+            }
+            let mut transaction = self.database.begin()?;
+            transaction.invalidate(rows)?;
+            journal.begin(&intent)?;
+            self.options.crash_points.reached(CrashPoint::IntentWritten);
+            if let Err(error) = transaction.commit() {
+                journal.close()?;
+                return Err(error.into());
+            }
+            self.sync_database()?;
+            self.options.crash_points.reached(CrashPoint::RowsDeleted);
+            self.move_out(&intent, trash.as_ref())?;
+            self.complete(&mut journal, &intent, &mut removal)?;
         }
-        journal.begin(&intent)?;
-        self.options.crash_points.reached(CrashPoint::IntentWritten);
-        self.move_out(&intent, trash.as_ref())?;
-        self.database.invalidate(rows)?;
-        self.options.crash_points.reached(CrashPoint::RowsDeleted);
-        if self.owes_remount(&intent) {
-            self.refresh_mount()?;
-            removal.remounted = true;
-            self.options.crash_points.reached(CrashPoint::Remounted);
-        }
-        self.unlink_in_layer(&intent, &mut removal)?;
-        journal.close()?;
-        self.options.crash_points.reached(CrashPoint::JournalClosed);
         self.empty_trash(&mut removal)?;
         Ok(removal)
     }
 
-    /// Removes objects of a store without layers: rows first, as Nix does, so that what a crash leaves is garbage.
+    /// Removes objects of a store without layers: rows first, so that what a crash leaves is garbage.
     fn remove_local(&mut self, objects: &[StorePath], rows: &[StorePath]) -> Result<Removal> {
         self.database.invalidate(rows)?;
+        if self.options.durability == Durability::Synced {
+            self.sync_database()?;
+        }
         self.options.crash_points.reached(CrashPoint::RowsDeleted);
         let mut removal = Removal::default();
         for object in objects {
@@ -107,7 +123,7 @@ impl Store {
                 self.real.fd(),
                 OsStr::new(scratch.base_name()),
             ) {
-                Ok(()) => removal.count(trash::unlink(self.real.fd(), OsStr::new(scratch.base_name()))?),
+                Ok(()) => removal.count(trash::unlink(self.real.fd(), OsStr::new(scratch.base_name()))),
                 Err(Errno::NOENT) => {}
                 Err(source) => {
                     return Err(Error::io(
@@ -123,36 +139,33 @@ impl Store {
     }
 
     /// Decides through which directory each object leaves.
-    fn plan(&self, objects: &[StorePath], rows: &[StorePath]) -> Result<(Intent, Option<Trash>)> {
+    fn plan(&self, objects: &[StorePath]) -> Result<(Intent, Option<Trash>)> {
         let below = self.overlay()?;
         let mut intent = Intent {
             moves: Vec::with_capacity(objects.len()),
-            rows: rows
-                .iter()
-                .map(|path| path.base_name().as_bytes().to_vec())
-                .collect(),
         };
         let mut trash = None;
         for object in objects {
             let name = OsStr::new(object.base_name());
-            if below.upper.entry(name)? == Entry::Absent {
+            let entry = below.upper.entry(name)?;
+            if entry == Entry::Absent {
                 continue;
             }
             let trash = match &mut trash {
                 Some(trash) => trash,
-                none => none.insert(Trash::locate(&self.state, below.upper.fd())?),
+                none => none.insert(Trash::locate(&self.state, &below.upper)?),
             };
             // Whatever lies below under this name, valid or not, must show again; through the merged view the kernel
-            // would leave a whiteout over it.
-            let via = if below.lies_below(name)? {
+            // would leave a whiteout over it. A whiteout itself cannot be seen through the view.
+            let via = if entry == Entry::Whiteout || below.lies_below(name)? {
                 Via::UpperLayer
             } else {
                 Via::MergedView
             };
-            let trash_name = match (via, &trash) {
+            let trash_name = match via {
                 // A rename cannot leave the mount.
-                (Via::MergedView, _) => Trash::InLayer.name_for(object),
-                (Via::UpperLayer, trash) => trash.name_for(object),
+                Via::MergedView => Trash::InLayer.name_for(object),
+                Via::UpperLayer => trash.name_for(object),
             };
             intent.moves.push(Moved {
                 name: object.base_name().as_bytes().to_vec(),
@@ -169,9 +182,8 @@ impl Store {
             let (from, to) = self.directories(below, moved, trash);
             let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
             match trash::rename(from, name, to, trash_name) {
-                Ok(()) => {}
-                // Another process was quicker, or the view had already lost it.
-                Err(Errno::NOENT) => {}
+                // Not there: another process was quicker, or an earlier try came that far.
+                Ok(()) | Err(Errno::NOENT) => {}
                 Err(source) => {
                     return Err(Error::io(
                         "move out of the upper layer",
@@ -201,149 +213,119 @@ impl Store {
         }
     }
 
-    /// Whether something was moved behind the mount's back.
-    pub(super) fn owes_remount(&self, intent: &Intent) -> bool {
-        intent.moves.iter().any(|moved| moved.via == Via::UpperLayer)
+    /// What follows when all objects are moved, in a removal and in its replay.
+    fn complete(&self, journal: &mut Journal, intent: &Intent, removal: &mut Removal) -> Result<()> {
+        if intent.owes_remount() {
+            self.refresh_mount()?;
+            removal.remounted = true;
+            self.options.crash_points.reached(CrashPoint::Remounted);
+        }
+        self.unlink_in_layer(intent, removal)?;
+        journal.close()?;
+        self.options.crash_points.reached(CrashPoint::JournalClosed);
+        Ok(())
+    }
+
+    /// Unlinks what was renamed through the merged view. (What was renamed behind it may still be what the kernel
+    /// shows under the old name; the trash knows how to ask.)
+    fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) -> Result<()> {
+        let below = self.overlay()?;
+        for moved in intent.moves.iter().filter(|moved| moved.via == Via::MergedView) {
+            let trash_name = OsStr::from_bytes(&moved.trash);
+            if below.upper.entry(trash_name)? != Entry::Absent {
+                removal.count(trash::unlink(self.real.fd(), trash_name));
+                self.options.crash_points.reached(CrashPoint::TreeUnlinked);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does the rest of what a process that is gone had begun. The caller holds the collector's lock.
+    ///
+    /// An object is moved if its row is gone. One whose row is there was not deleted, or was added again since; one
+    /// that a temporary root protects is being added right now.
+    pub(super) fn finish(&self, journal: &mut Journal, intent: &Intent) -> Result<()> {
+        let below = self.overlay()?;
+        let protected: Vec<HashPart> = temp_roots::scan(&self.state, self.dir(), Stale::Report)?
+            .roots
+            .iter()
+            .map(|root| root.path.hash_part())
+            .collect();
+        let named: Vec<(&Moved, StorePath)> = intent
+            .moves
+            .iter()
+            .filter_map(|moved| Some((moved, StorePath::from_base_name(&moved.name).ok()?)))
+            .collect();
+        let paths: Vec<StorePath> = named.iter().map(|(_, path)| path.clone()).collect();
+        let known = self.database.are_valid(&paths)?;
+        let left = Intent {
+            moves: named
+                .into_iter()
+                .zip(known)
+                .filter(|((_, path), known)| !known && !protected.contains(&path.hash_part()))
+                .map(|((moved, _), _)| moved.clone())
+                .collect(),
+        };
+        let trash = Trash::locate(&self.state, &below.upper)?;
+        self.move_out(&left, Some(&trash))?;
+        self.complete(journal, intent, &mut Removal::default())?;
+        self.empty_trash(&mut Removal::default())?;
+        tracing::info!("finished a deletion that was interrupted");
+        Ok(())
     }
 
     /// Unlinks what waits in the trash and is used by no one.
     ///
-    /// An object whose row is still there but whose files are nowhere is never unlinked: something else than this
-    /// program lost the journal, and the trash has the only copy.
+    /// An object that is valid in the upper database and whose files are nowhere is never unlinked: something else
+    /// than this program lost them, and the trash has the only copy.
     pub(super) fn empty_trash(&self, removal: &mut Removal) -> Result<()> {
-        let Some(directory) = Trash::open_existing(&self.state)? else {
-            return Ok(());
-        };
-        let waiting = trash::list(directory.fd())?;
-        if waiting.is_empty() {
-            return Ok(());
-        }
-        let objects: Vec<StorePath> = waiting.iter().map(|waiting| waiting.object.clone()).collect();
-        let valid = self.database.are_valid(&objects)?;
-        for (waiting, valid) in waiting.into_iter().zip(valid) {
-            let object = OsStr::new(waiting.object.base_name());
-            let missing = matches!(
-                fs::statat(self.real.fd(), object, fs::AtFlags::SYMLINK_NOFOLLOW),
-                Err(Errno::NOENT)
-            );
-            if valid && missing {
-                tracing::warn!(object = %waiting.object, "an object in the trash is valid and nowhere else: kept");
-                removal.waiting += 1;
-                continue;
-            }
-            let pinned = trash::is_pinned(directory.fd(), &waiting.name, self.real.fd(), object).map_err(
-                |source| {
-                    Error::io(
-                        "see who uses the removed object",
-                        self.real.path().join(object),
-                        source,
-                    )
-                },
-            )?;
-            if pinned {
-                removal.waiting += 1;
-            } else {
-                removal.count(trash::unlink(directory.fd(), &waiting.name)?);
-                self.options.crash_points.reached(CrashPoint::TreeUnlinked);
-            }
-        }
-        Ok(())
-    }
-
-    /// Unlinks what was renamed within the layer. What lies in the trash directory is not there.
-    fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) -> Result<()> {
-        let below = self.overlay()?;
-        for moved in &intent.moves {
-            let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
-            if below.upper.entry(trash_name)? == Entry::Absent {
-                continue;
-            }
-            // A tree that was moved behind the mount may still be what the kernel shows under the old name; such a
-            // one is left to the next collection.
-            let pinned = moved.via == Via::UpperLayer
-                && trash::is_pinned(below.upper.fd(), trash_name, self.real.fd(), name).map_err(
-                    |source| {
-                        Error::io(
-                            "see who uses the removed object",
-                            self.real.path().join(name),
-                            source,
-                        )
-                    },
-                )?;
-            if pinned {
-                removal.waiting += 1;
-            } else {
-                removal.count(trash::unlink(self.real.fd(), trash_name)?);
-                self.options.crash_points.reached(CrashPoint::TreeUnlinked);
-            }
-        }
-        Ok(())
-    }
-
-    /// Undoes or finishes what a process that is gone had begun.
-    ///
-    /// Rows are deleted in one transaction: an object whose row is still there was not removed, and goes back to
-    /// where it was, unless somebody put one there since; everything else stays in the trash. The remount is made in
-    /// either case, since nobody knows what the kernel had cached.
-    pub(super) fn replay(&mut self, journal: &mut Journal, intents: &[Intent]) -> Result<()> {
-        let mut owed = false;
-        for intent in intents {
-            owed |= self.owes_remount(intent);
-            self.put_back(intent)?;
-        }
-        if owed {
-            self.refresh_mount()?;
-            self.options.crash_points.reached(CrashPoint::Remounted);
-        }
-        for intent in intents {
-            self.unlink_in_layer(intent, &mut Removal::default())?;
-        }
-        journal.close()?;
-        self.options.crash_points.reached(CrashPoint::JournalClosed);
-        self.empty_trash(&mut Removal::default())?;
-        tracing::info!(
-            operations = intents.len(),
-            "finished or undid what an interrupted process had begun"
-        );
-        Ok(())
-    }
-
-    fn put_back(&self, intent: &Intent) -> Result<()> {
         let below = self.overlay()?;
         let apart = Trash::open_existing(&self.state)?;
-        let objects: Vec<Option<StorePath>> = intent
-            .moves
+        if let Some(apart) = &apart {
+            self.empty(apart.fd(), trash::list(apart.fd())?, removal)?;
+        }
+        let names = below.upper.names()?;
+        let parts: Vec<(&Vec<u8>, HashPart)> = names
             .iter()
-            .map(|moved| StorePath::from_base_name(&moved.name).ok())
+            .filter_map(|name| Some((name, trash::object_of(name)?)))
             .collect();
-        for (moved, object) in intent.moves.iter().zip(objects) {
-            let Some(object) = object else { continue };
-            if !self.database.are_valid(std::slice::from_ref(&object))?[0] {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let parts_only: Vec<HashPart> = parts.iter().map(|(_, part)| *part).collect();
+        let objects = self.metadata().path_from_hash_part(&parts_only)?;
+        let waiting = parts
+            .into_iter()
+            .zip(objects)
+            .map(|((name, _), object)| Waiting {
+                name: OsStr::from_bytes(name).to_owned(),
+                object,
+            })
+            .collect();
+        self.empty(below.upper.fd(), waiting, removal)
+    }
+
+    fn empty(&self, directory: BorrowedFd<'_>, waiting: Vec<Waiting>, removal: &mut Removal) -> Result<()> {
+        for Waiting { name, object } in waiting {
+            let Some(object) = object else {
+                removal.count(trash::unlink(directory, &name));
+                continue;
+            };
+            let object_name = OsStr::new(object.base_name());
+            if self.database.are_valid(std::slice::from_ref(&object))?[0] && !self.exists(&object)? {
+                tracing::warn!(%object, "an object in the trash is valid and nowhere else: kept");
+                removal.waiting += 1;
                 continue;
             }
-            let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
-            let layer = match moved.via {
-                Via::UpperLayer => below.upper.fd(),
-                Via::MergedView => self.real.fd(),
-            };
-            let places = [apart.as_ref().map(Directory::fd), Some(layer)];
-            for place in places.into_iter().flatten() {
-                if fs::statat(place, trash_name, fs::AtFlags::SYMLINK_NOFOLLOW).is_err() {
-                    continue;
+            match trash::is_pinned(directory, &name, self.real.fd(), object_name) {
+                Ok(false) => removal.count(trash::unlink(directory, &name)),
+                Ok(true) => removal.waiting += 1,
+                Err(error) => {
+                    tracing::warn!(%object, %error, "cannot see who uses a removed object: kept");
+                    removal.waiting += 1;
                 }
-                if below.upper.entry(name)? != Entry::Absent {
-                    break;
-                }
-                trash::rename(place, trash_name, layer, name).map_err(|source| {
-                    Error::io(
-                        "put back into the upper layer",
-                        below.upper.path().join(name),
-                        source,
-                    )
-                })?;
-                self.options.crash_points.reached(CrashPoint::ObjectReturned);
-                break;
             }
+            self.options.crash_points.reached(CrashPoint::TreeUnlinked);
         }
         Ok(())
     }

@@ -2,8 +2,9 @@
 //! Where removed objects wait until nobody uses them.
 //!
 //! An object that is unlinked below a mount reads as an *empty directory* for everyone whose kernel still has it
-//! cached. So objects leave their layer whole, by a rename, and are unlinked only after the remount and only when no
-//! process holds them any more; until then a user of the old tree keeps seeing all of it.
+//! cached. So what the lower store has too leaves its layer whole, by a rename behind the mount, and is unlinked only
+//! after the remount and only when the merged view no longer leads to it; until then a user of the old tree keeps
+//! seeing all of it. (What the lower store does not have is renamed through the view, which knows of it at once.)
 //!
 //! The trash is `superpose/trash` in the state directory when a rename from the layer leads there. Otherwise objects
 //! stay in the layer under a name that parses as a store path, so that any collector may remove them as garbage.
@@ -12,13 +13,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{self, AtFlags, Dir, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
+use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
 use superpose_nar::RemoveStats;
-use superpose_store_path::StorePath;
+use superpose_store_path::{HASH_PART_LEN, HashPart, StorePath};
 
 use crate::random;
 use crate::state_dir::{Directory, StateDir};
+use crate::upper_layer::UpperLayer;
 use crate::{Error, Result};
 
 /// The name of the trash below the `superpose` subdirectory of the state directory.
@@ -37,18 +39,19 @@ pub(super) enum Trash {
     InLayer,
 }
 
-/// One object in the trash directory.
+/// One object in the trash.
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// Its name in the trash.
     pub(super) name: OsString,
-    /// The base name that it had in the layer.
-    pub(super) object: StorePath,
+    /// What it was in the layer; `None` when nothing of that hash part is valid any more.
+    pub(super) object: Option<StorePath>,
 }
 
 impl Trash {
     /// Finds the trash for objects of the directory `layer`.
-    pub(super) fn locate(state: &StateDir, layer: BorrowedFd<'_>) -> Result<Self> {
+    pub(super) fn locate(state: &StateDir, upper: &UpperLayer) -> Result<Self> {
+        let layer = upper.fd();
         let directory = state.create_own_below(DIRECTORY)?;
         // Only the kernel knows whether a rename leads from here to there (bind mounts, quotas): try one.
         let probe = format!("{}-{IN_LAYER_NAME}", random::nix32_digits());
@@ -59,12 +62,12 @@ impl Trash {
             Mode::RUSR,
         ) {
             Ok(file) => drop(file),
-            Err(source) => return Err(Error::io("write into the layer at", state.path(), source)),
+            Err(source) => return Err(Error::io("write into the upper layer", upper.path(), source)),
         }
         let moved = fs::renameat(layer, &probe, directory.fd(), &probe);
         let rest = if moved.is_ok() { directory.fd() } else { layer };
         fs::unlinkat(rest, &probe, AtFlags::empty())
-            .map_err(|source| Error::io("remove a probe of the trash from", state.path(), source))?;
+            .map_err(|source| Error::io("remove a probe of the trash from", upper.path(), source))?;
         Ok(if moved.is_ok() {
             Trash::Apart(directory)
         } else {
@@ -84,7 +87,12 @@ impl Trash {
     pub(super) fn name_for(&self, object: &StorePath) -> Vec<u8> {
         match self {
             Trash::Apart(_) => format!("{}-{object}", random::hex_digits(PREFIX)).into_bytes(),
-            Trash::InLayer => format!("{}-{IN_LAYER_NAME}", random::nix32_digits()).into_bytes(),
+            Trash::InLayer => format!(
+                "{}-{IN_LAYER_NAME}-{}",
+                random::nix32_digits(),
+                object.hash_part_str()
+            )
+            .into_bytes(),
         }
     }
 
@@ -95,6 +103,13 @@ impl Trash {
             Trash::InLayer => layer,
         }
     }
+}
+
+/// The hash part of the object that waits in its layer under this name, if it is such a name.
+pub(super) fn object_of(name: &[u8]) -> Option<HashPart> {
+    let prefix = format!("-{IN_LAYER_NAME}-");
+    let rest = name.get(HASH_PART_LEN..)?.strip_prefix(prefix.as_bytes())?;
+    HashPart::parse(rest).ok()
 }
 
 /// What waits in a trash directory. Names that are not ours are left alone.
@@ -110,7 +125,7 @@ pub(super) fn list(directory: BorrowedFd<'_>) -> Result<Vec<Waiting>> {
         {
             waiting.push(Waiting {
                 name: OsString::from_vec(name.to_vec()),
-                object,
+                object: Some(object),
             });
         }
     }
@@ -137,8 +152,10 @@ pub(super) fn rename(
             )?;
             fs::fchmod(&directory, Mode::RWXU)?;
             let moved = fs::renameat(from, name, to, new_name);
-            // Canonical again wherever it is now: another reader may hash it.
-            fs::fchmod(&directory, Mode::from_raw_mode(0o555))?;
+            // Canonical again wherever it is now: another reader may look at it.
+            if let Err(error) = fs::fchmod(&directory, Mode::from_raw_mode(0o555)) {
+                tracing::debug!(%error, "a moved directory keeps the mode that it was moved with");
+            }
             moved
         }
         other => other,
@@ -172,6 +189,8 @@ pub(super) fn is_pinned(
     fs::utimensat(trash, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     let moved = fs::statat(trash, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match fs::statat(merged, object, AtFlags::SYMLINK_NOFOLLOW) {
+        // All whiteouts of a layer are one inode: they show through no view.
+        Ok(_) if FileType::from_raw_mode(moved.st_mode) == FileType::CharacterDevice => Ok(false),
         Ok(seen) => Ok((seen.st_ctime, seen.st_ctime_nsec) == (moved.st_ctime, moved.st_ctime_nsec)),
         Err(Errno::NOENT | Errno::STALE) => Ok(false),
         Err(error) => Err(error),
@@ -202,7 +221,7 @@ mod tests {
         };
         let waiting = list(fd.fd()).expect("it can be listed");
         assert_eq!(waiting.len(), 1);
-        assert_eq!(waiting[0].object, object);
+        assert_eq!(waiting[0].object.as_ref(), Some(&object));
         assert_eq!(waiting[0].name.as_bytes(), name);
         let in_layer = Trash::InLayer.name_for(&object);
         assert!(

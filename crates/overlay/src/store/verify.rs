@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Comparing what the database says with what is on the disk.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::num::NonZero;
 use std::sync::Mutex;
@@ -167,19 +167,27 @@ impl Store {
         if gone.is_empty() {
             return Ok(present);
         }
-        // What a present object needs is missed; the rest is not.
+        // What a present object needs is missed, and so is what that needs; the rest is not. A lower object that is
+        // there counts too, though its row is not above.
+        let referrers = self.metadata().referrers(&gone)?;
+        let mut needing = present.clone();
+        for (path, referrers) in gone.iter().zip(&referrers) {
+            for referrer in referrers.iter().filter(|referrer| *referrer != path) {
+                if self.exists(referrer)? {
+                    needing.push(path.clone());
+                    break;
+                }
+            }
+        }
         let needed: HashSet<StorePath> = self
             .database
-            .closure(&present, Closure::References)?
+            .closure(&needing, Closure::References)?
             .into_iter()
             .collect();
-        let referrers = self.metadata().referrers(&gone)?;
         let mut forgotten = Vec::new();
         for (path, mut referrers) in gone.into_iter().zip(referrers) {
-            referrers.retain(|referrer| *referrer != path);
-            // A lower object that is there counts too, though its row is not above.
-            let missed = needed.contains(&path) || self.any_exists(&referrers)?;
-            if missed {
+            if needed.contains(&path) {
+                referrers.retain(|referrer| *referrer != path);
                 report.faults.push(Fault::Missing { path, referrers });
             } else {
                 forgotten.push(path);
@@ -188,15 +196,6 @@ impl Store {
         self.database.invalidate(&forgotten)?;
         report.forgotten = forgotten;
         Ok(present)
-    }
-
-    fn any_exists(&self, paths: &[StorePath]) -> Result<bool> {
-        for path in paths {
-            if self.exists(path)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Hashes the objects on all threads.
@@ -208,14 +207,14 @@ impl Store {
         report: &mut VerifyReport,
     ) -> Result<()> {
         let mut done = 0;
+        let layers: HashMap<&StorePath, Layer> = paths.iter().zip(self.locate(paths)?).collect();
         for batch in paths.chunks(BATCH) {
             let infos = self.readable_infos(batch, report)?;
             let results = hash_all(self.real.fd(), &infos, threads, &|hashed| {
                 progress(done + hashed, paths.len())
             });
-            let hashed: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
-            let layers = self.locate(&hashed)?;
-            for ((info, result), layer) in infos.into_iter().zip(results).zip(layers) {
+            for (info, result) in infos.into_iter().zip(results) {
+                let layer = layers.get(&info.path).copied().unwrap_or(Layer::Lower);
                 match result {
                     Ok(found) => {
                         report.hashed += 1;

@@ -3,12 +3,13 @@
 
 mod merged;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
     Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation,
     RealisationKey, Visit,
 };
+use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 pub use merged::Merged;
@@ -16,7 +17,7 @@ pub use merged::Merged;
 use crate::layout::Layout;
 use crate::roots::{Root, lasting};
 use crate::state_dir::StateDir;
-use crate::store::MountProof;
+use crate::store::verify_mount;
 use crate::upper_layer::{Layer, UpperLayer};
 use crate::usage::{self, Usage};
 use crate::{Error, Result};
@@ -101,7 +102,9 @@ impl StoreView {
     /// As [`StoreView::open`]; and if the mount is not the expected one.
     pub fn open_verified(layout: &Layout) -> Result<Self> {
         if let Layout::Overlay(overlay) = layout {
-            MountProof::obtain(overlay)?;
+            if overlay.check_mount {
+                verify_mount(overlay, Access::ReadOnly)?;
+            }
         }
         Self::open(layout)
     }
@@ -158,7 +161,13 @@ impl StoreView {
     pub fn roots(&self) -> Result<Vec<Root>> {
         let settings = self.layout.settings();
         match StateDir::open_read_only(&settings.state_dir) {
-            Ok(state) => lasting::find(&state, self, &[&settings.real_dir]),
+            Ok(state) => {
+                let physical: Vec<&Path> = match &self.layout {
+                    Layout::Local(_) => vec![&settings.real_dir],
+                    Layout::Overlay(overlay) => vec![&settings.real_dir, &overlay.upper_layer],
+                };
+                lasting::find(&state, self, &physical)
+            }
             // Nothing was ever written to this store.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),

@@ -141,6 +141,8 @@ fn what_is_only_below_stays() {
     let path = path.unwrap();
     let mut store = stage.open();
     store.ensure(std::slice::from_ref(&path)).unwrap();
+    drop(store);
+    let mut store = stage.open();
     let deleted = delete(&mut store, &[&path]).unwrap();
     assert_eq!(
         (deleted.deleted, deleted.below, deleted.remounted),

@@ -9,6 +9,7 @@
 mod adding;
 mod crashing;
 mod deleting;
+mod guarding;
 mod knowing;
 #[path = "../namespace/mod.rs"]
 mod namespace;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         adding::TRIALS,
         crashing::TRIALS,
         deleting::TRIALS,
+        guarding::TRIALS,
         knowing::TRIALS,
         opening::TRIALS,
         verifying::TRIALS,

@@ -7,6 +7,7 @@ use superpose_overlay::metadata::{self, MetadataSource};
 use superpose_overlay::mount_check::{Aspect, Outcome, Report};
 use superpose_overlay::{Layer, Layout, OverlayLayout, StoreView, Usage, is_interrupted};
 
+use crate::commands::access_of;
 use crate::error::{Error, Result};
 
 /// Whether the paths of the lower store are counted.
@@ -94,7 +95,7 @@ pub(super) fn gather(layout: &Layout, lower: Lower) -> Status {
 }
 
 fn look_at_mount(overlay: &OverlayLayout, status: &mut Status) {
-    let Some(report) = status.keep(overlay.check().map_err(Error::from)) else {
+    let Some(report) = status.keep(overlay.check(access_of(overlay)).map_err(Error::from)) else {
         return;
     };
     match &report.outcome {
