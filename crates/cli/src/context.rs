@@ -68,7 +68,9 @@ impl Context {
             && is_interrupted(&overlay.settings.state_dir)?
             && let Err(error) = Store::open(layout.clone(), environment::open_options()?)
         {
-            self.note(format_args!("an interrupted deletion is not finished yet: {error}"));
+            self.note(format_args!(
+                "an interrupted deletion is not finished yet: {error}"
+            ));
         }
         Ok(StoreView::open_verified(&layout)?)
     }
