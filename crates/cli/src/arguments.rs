@@ -44,6 +44,17 @@ pub(crate) struct GlobalArguments {
         help_heading = "Options of every command"
     )]
     pub(crate) store: Option<OsString>,
+    /// Wait for locks and a busy database at most so long [default: as long as it takes]
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        help_heading = "Options of every command"
+    )]
+    pub(crate) wait: Option<u32>,
+    /// Leave it to the kernel when what is added reaches the disk, as Nix does
+    #[arg(long, global = true, help_heading = "Options of every command")]
+    pub(crate) no_sync: bool,
     /// Say more; twice or three times for what only developers need
     #[arg(
         short,

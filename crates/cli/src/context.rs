@@ -3,9 +3,10 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use superpose_overlay::store_path::StoreReference;
-use superpose_overlay::{Layout, OverlayLayout, Store, StoreView, is_interrupted};
+use superpose_overlay::{Durability, Layout, OpenOptions, OverlayLayout, Store, StoreView, is_interrupted};
 
 use crate::arguments::GlobalArguments;
 use crate::environment;
@@ -66,7 +67,7 @@ impl Context {
         let layout = self.layout()?;
         if let Layout::Overlay(overlay) = &layout
             && is_interrupted(&overlay.settings.state_dir)?
-            && let Err(error) = Store::open(layout.clone(), environment::open_options()?)
+            && let Err(error) = Store::open(layout.clone(), self.open_options()?)
         {
             self.note(format_args!(
                 "an interrupted deletion is not finished yet: {error}"
@@ -77,7 +78,20 @@ impl Context {
 
     /// The store, for writing.
     pub(crate) fn store(&self) -> Result<Store> {
-        Ok(Store::open(self.layout()?, environment::open_options()?)?)
+        Ok(Store::open(self.layout()?, self.open_options()?)?)
+    }
+
+    /// How the store is opened for writing.
+    pub(crate) fn open_options(&self) -> Result<OpenOptions> {
+        let mut options = environment::open_options()?;
+        options.wait_limit = self
+            .global
+            .wait
+            .map(|seconds| Duration::from_secs(seconds.into()));
+        if self.global.no_sync {
+            options.durability = Durability::Unsynced;
+        }
+        Ok(options)
     }
 
     /// Says something that is good to know, unless the user wants to hear nothing.

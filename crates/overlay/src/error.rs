@@ -100,6 +100,17 @@ pub enum Error {
         /// The mount point.
         mount_point: PathBuf,
     },
+    /// The upper layer is mounted for a command that runs in namespaces of its own. A second mount over it would show
+    /// what the first changes or not, and could read objects that were removed as empty directories.
+    #[error(
+        "the upper layer '{}' is mounted for another `superpose run`, which is still running; run both commands in one \
+         (`superpose run -- sh`), or wait",
+        upper.display()
+    )]
+    LayerInUse {
+        /// The upper layer.
+        upper: PathBuf,
+    },
     /// A mount was expected at a directory that only lies inside one.
     #[error("cannot {operation} '{}': expected a mount point, found a directory on {found}", path.display())]
     NotAMountPoint {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use superpose_overlay::OverlayLayout;
-use superpose_overlay::mounting::{self, MountPlan, OverlayAttributes};
+use superpose_overlay::mounting::{self, Claim, MountPlan, OverlayAttributes};
 
 use super::{Done, access_of};
 use crate::context::Context;
@@ -37,7 +37,7 @@ impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
         let layout = context.overlay_layout()?;
         match make(&layout, &self.work)? {
-            Made::Now => context.detail(format_args!("mounted at '{}'", layout.merged().display())),
+            Made::Now(_claim) => context.detail(format_args!("mounted at '{}'", layout.merged().display())),
             Made::Before => {
                 context.note(format_args!(
                     "'{}' is mounted as it should be already",
@@ -50,10 +50,10 @@ impl Args {
 }
 
 /// Whether there was something to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Made {
-    /// The mount is new.
-    Now,
+    /// The mount is new. While the claim is kept, nobody else mounts the upper layer.
+    Now(Claim),
     /// The right mount was there.
     Before,
 }
@@ -67,11 +67,12 @@ pub(super) fn make(layout: &OverlayLayout, work: &WorkDirectory) -> Result<Made>
     for directory in [layout.upper_layer.as_path(), &work, layout.merged()] {
         fs::create_dir_all(directory).map_err(|error| Error::io("create the directory", directory, error))?;
     }
+    let claim = Claim::take(&layout.upper_layer)?;
     let attributes = OverlayAttributes::for_this_process()
         .map_err(|error| Error::io("examine", Path::new("/proc/self/ns/user"), error))?;
     let plan = MountPlan::new(layout.lower_layers(), &layout.upper_layer, work, layout.merged());
     mounting::mount_overlay(&plan.with_attributes(attributes))?;
-    Ok(Made::Now)
+    Ok(Made::Now(claim))
 }
 
 impl WorkDirectory {

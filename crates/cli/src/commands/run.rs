@@ -11,7 +11,7 @@ use rustix::mount::mount_bind_recursive;
 use superpose_overlay::OverlayLayout;
 
 use super::Done;
-use super::mount::{self, WorkDirectory};
+use super::mount::{self, Made, WorkDirectory};
 use crate::context::Context;
 use crate::environment::{self, NIX_REMOTE, SUPERPOSE_STORE};
 use crate::error::{Error, Kind, Result};
@@ -20,7 +20,7 @@ use crate::namespace::{self, Namespaces};
 /// Run a command that sees the store mounted, in namespaces of its own
 ///
 /// Needs no root: the mount is made in a user namespace, seen by nobody else, and gone with the command. The upper
-/// layer stays. SUPERPOSE_STORE and NIX_REMOTE name the store to the command. Its exit status is passed on; 126 and
+/// layer stays, and is kept to one such command at a time. SUPERPOSE_STORE and NIX_REMOTE name the store to the command. Its exit status is passed on; 126 and
 /// 127 say that it could not be executed or found.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -47,7 +47,9 @@ impl Args {
             Namespaces::UserAndMount
         };
         namespace::enter(namespaces).map_err(Error::failed)?;
-        mount::make(&layout, &self.work)?;
+        if let Made::Now(claim) = mount::make(&layout, &self.work)? {
+            claim.leave_to_command()?;
+        }
         if self.bind_store {
             bind_store(&layout)?;
         }

@@ -9,10 +9,12 @@
 //! | [`mount_overlay`] | checks the directories of a [`MountPlan`], then mounts them so that stock Nix accepts the mount where it can |
 //! | [`refresh`] | makes the kernel forget what it remembers of the layers, without changing the mount |
 //! | [`RemountHook::run`] | runs the user's own program in place of [`refresh`] |
+//! | [`Claim`] | keeps an upper layer to one mount at a time |
 //! | [`unmount`] | removes exactly the overlay mounted at a directory |
 //!
 //! Whether a mount that exists already is the wanted one is the question of `superpose-mount-check`.
 
+mod claim;
 mod directory;
 mod holders;
 mod hook;
@@ -23,6 +25,7 @@ mod problem;
 mod remount;
 mod unmount;
 
+pub use claim::Claim;
 pub(crate) use holders::describe as describe_holders;
 pub use holders::{Holder, HoldsBy};
 pub use hook::{HOOK_TIME_LIMIT, HookFailure, RemountHook};

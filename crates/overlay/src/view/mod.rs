@@ -101,10 +101,10 @@ impl StoreView {
     /// # Errors
     /// As [`StoreView::open`]; and if the mount is not the expected one.
     pub fn open_verified(layout: &Layout) -> Result<Self> {
-        if let Layout::Overlay(overlay) = layout {
-            if overlay.check_mount {
-                verify_mount(overlay, Access::ReadOnly)?;
-            }
+        if let Layout::Overlay(overlay) = layout
+            && overlay.check_mount
+        {
+            verify_mount(overlay, Access::ReadOnly)?;
         }
         Self::open(layout)
     }
