@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-/// Describes processor, memory, kernel, and the file systems of the given directories.
+/// Describes processor, memory, kernel, how busy they are now, and the file systems of the given directories.
 pub(crate) fn description(dirs: &[&Path]) -> Vec<String> {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let mut lines = vec![format!(

@@ -3,7 +3,6 @@
 
 use crate::Options;
 use crate::cases::Case;
-use crate::machine;
 use crate::runs::{Bench, Compared, Results};
 use crate::table::{Judgement, Row, Target, mebibytes, memory_text, ratio, table, time_text};
 
@@ -21,7 +20,7 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
             .line()
             .unwrap_or_else(|error| format!("{error:#}"))
     };
-    for line in machine::description(&[&bench.stage.work, bench.stage.memory.path()]) {
+    for line in &bench.machine {
         println!("{line}");
     }
     println!(

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use crate::Options;
 use crate::cases::{self, Case, Lower, Place, Proof, SCALE, Upper};
 use crate::layers::{Layers, Restore};
+use crate::machine;
 use crate::measure::{self, Program, Sample};
 use crate::stage::Stage;
 use crate::stock::Stock;
@@ -26,6 +27,8 @@ pub(crate) struct Bench {
     pub(crate) stage: Stage,
     pub(crate) stock: Stock,
     pub(crate) superpose: Program,
+    /// The machine as it was before the first run.
+    pub(crate) machine: Vec<String>,
     runs: Option<usize>,
 }
 
@@ -55,8 +58,10 @@ struct Side {
 impl Bench {
     pub(crate) fn prepare(options: &Options) -> Result<Self> {
         let stock = Stock::at(&options.stock)?;
+        let stage = Stage::make(options)?;
         Ok(Self {
-            stage: Stage::make(options)?,
+            machine: machine::description(&[&stage.work, stage.memory.path()]),
+            stage,
             stock,
             superpose: Program::new(&options.superpose),
             runs: options.runs,
