@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Only these cases; a wrong name lists them all
     #[arg(long, value_name = "NAME", num_args = 1..)]
     only: Vec<String>,
-    /// How often each program runs, after one run that does not count [default: 5]
+    /// How often each program runs, after one run that does not count [default: 5, more where a run takes milliseconds]
     #[arg(long, value_name = "N")]
     runs: Option<usize>,
     /// Succeed even if a target is missed

@@ -99,8 +99,17 @@ pub(crate) struct Case {
     pub(crate) proof: Proof,
     /// How many times faster superpose has to be.
     pub(crate) target: f64,
-    /// Whether one run of stock Nix takes so long that it is measured once.
-    pub(crate) is_slow: bool,
+    pub(crate) pace: Pace,
+}
+
+/// How long a run takes, which says how many are needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// Milliseconds: whatever else the machine does shows in single runs.
+    Short,
+    Usual,
+    /// So long that stock Nix is measured once.
+    Long,
 }
 
 /// The names that `--only` takes, in the order in which they are run; the last one is not a [`Case`].
@@ -146,7 +155,7 @@ fn queries(sizes: Sizes, stores: &[Generated; 3]) -> Vec<Case> {
         ours: words(&["path-info", "-r", &root]),
         proof: Proof::Lines(closure),
         target: 25.0,
-        is_slow: false,
+        pace: Pace::Usual,
     };
     vec![
         Case {
@@ -158,6 +167,7 @@ fn queries(sizes: Sizes, stores: &[Generated; 3]) -> Vec<Case> {
             ours: words(&["path-info", &library]),
             proof: Proof::Lines(1),
             target: 8.0,
+            pace: Pace::Short,
             ..recursive.clone()
         },
         recursive.clone(),
@@ -181,7 +191,7 @@ fn queries(sizes: Sizes, stores: &[Generated; 3]) -> Vec<Case> {
             ours: words(&["path-info", "-rS", "--json", "--json-format", "2", &root]),
             proof: Proof::ClosureSizes(closure),
             target: 200.0,
-            is_slow: true,
+            pace: Pace::Long,
             ..recursive.clone()
         },
         Case {
@@ -217,7 +227,7 @@ fn additions(sizes: Sizes, inputs: &Inputs) -> Vec<Case> {
         ours: vec!["add".into(), input.into()],
         proof: Proof::Added,
         target,
-        is_slow: false,
+        pace: Pace::Usual,
     };
     let mebibytes = sizes.large >> 20;
     vec![

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use crate::Options;
-use crate::cases::{self, Case, Lower, Place, Proof, SCALE, Upper};
+use crate::cases::{self, Case, Lower, Pace, Place, Proof, SCALE, Upper};
 use crate::layers::{Layers, Restore};
 use crate::machine;
 use crate::measure::{self, Program, Sample};
@@ -19,7 +19,7 @@ use crate::table::Samples;
 const RUNS: usize = 5;
 
 /// Runs that take a few milliseconds each need more of them.
-const SCALE_RUNS: usize = 41;
+const SHORT_RUNS: usize = 41;
 
 /// Everything that is needed to measure.
 #[derive(Debug)]
@@ -90,11 +90,11 @@ impl Bench {
         let mut stock = self.side("stock", self.stock.program(stock), case, args)?;
         let mut ours = self.side("superpose", self.superpose.clone(), case, &case.ours)?;
         let mut compared = Compared::default();
-        let runs = self.runs.unwrap_or(RUNS);
-        let stock_runs = if case.is_slow && self.runs.is_none() {
-            1
-        } else {
-            runs
+        let (stock_runs, runs) = match (self.runs, case.pace) {
+            (Some(runs), _) => (runs, runs),
+            (None, Pace::Short) => (SHORT_RUNS, SHORT_RUNS),
+            (None, Pace::Usual) => (RUNS, RUNS),
+            (None, Pace::Long) => (1, RUNS),
         };
         if stock_runs > 1 {
             stock.run(case)?;
@@ -141,7 +141,7 @@ impl Bench {
             });
         }
         let mut compared = Compared::default();
-        for round in 0..=self.runs.unwrap_or(SCALE_RUNS) {
+        for round in 0..=self.runs.unwrap_or(SHORT_RUNS) {
             for (side, samples) in sides.iter_mut().zip([&mut compared.base, &mut compared.ours]) {
                 let sample = side.measure(Restore::Nothing, &Proof::Lines(1))?;
                 if round > 0 {
