@@ -234,6 +234,33 @@ pub enum Error {
         /// The file.
         database: PathBuf,
     },
+    /// The database changed while its paths were being visited, and is read in a way that does not keep its old state.
+    ///
+    /// Read on all the same, rows of different times would be mixed.
+    #[error("database `{}` changed while its paths were visited; visit them again, \
+        and ask about them only once all were shown", database.display())]
+    ChangedDuringVisit {
+        /// The file.
+        database: PathBuf,
+    },
+    /// This process writes the database, and its shared memory cannot be used to read it as well.
+    ///
+    /// Read without that memory, the locks of the connection that writes would be lost as soon as the file is closed.
+    #[error("database `{}` is open for writing in this process, and its shared memory cannot be used for reading; \
+        ask the one that is open for writing", database.display())]
+    OpenInThisProcess {
+        /// The file.
+        database: PathBuf,
+    },
+    /// This process began to read the database before it was opened for writing, and still does.
+    ///
+    /// SQLite shares the log's index within a process, and has it as the first connection opened it: for reading only.
+    #[error("database `{}` cannot be written while this process reads it otherwise; close what reads it first, \
+        or open it for reading after it was opened for writing", database.display())]
+    ReaderInThisProcess {
+        /// The file.
+        database: PathBuf,
+    },
     /// A write was asked of a database that was opened for reading.
     #[error("database `{}` is open for reading only", database.display())]
     ReadOnly {

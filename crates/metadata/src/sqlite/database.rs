@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, MAIN_DB};
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 use super::big_lock::BigLock;
@@ -59,9 +59,14 @@ impl Database {
     ///
     /// # Limitations
     /// As root, SQLite gives the log and its shared memory the owner of the database, which they have already: their change
-    /// time moves. If a process reads a database whose log is not empty and then opens the same one for writing, it
-    /// cannot write as long as it goes on reading, since SQLite shares the log's memory within a process; the
-    /// other order works.
+    /// time moves.
+    ///
+    /// A process should open a database for writing before it opens the same one for reading. If it reads one whose log is not
+    /// empty, and opens it for writing only then, it cannot write as long as it goes on reading
+    /// ([`Error::ReaderInThisProcess`]), since SQLite shares the log's memory within a process as the first one opened it. If it
+    /// reads with [`Access::PrivateIndex`] then, the descriptors of that reader stay open when it is dropped: to close them
+    /// would drop the locks of the writer. To drop it in one thread at the very moment at which another one opens the database for
+    /// writing must be avoided.
     ///
     /// # Errors
     /// If the files are missing, damaged, of an unknown schema, locked for longer than the limit, or not permitted.
@@ -117,7 +122,17 @@ impl Database {
             let begun = connection
                 .prepare_cached("BEGIN IMMEDIATE")
                 .and_then(|mut begin| begin.execute([]));
-            begun.map_err(|error| explain(database, "beginning to write", error))
+            begun.map_err(|error| {
+                let refused = error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
+                if refused && matches!(connection.is_readonly(MAIN_DB), Ok(false)) {
+                    // Not the file cannot be written, but the index of the log.
+                    Error::ReaderInThisProcess {
+                        database: database.to_owned(),
+                    }
+                } else {
+                    explain(database, "beginning to write", error)
+                }
+            })
         })?;
         Ok(Transaction::new(self))
     }
@@ -181,20 +196,32 @@ impl Database {
         ask: &mut impl FnMut(&Reader<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         // Borrowed already: asked from within another question, whose state of the store this one has to see.
-        if let Ok(mut connection) = cell.try_borrow_mut()
-            && !connection.is_current(&self.files)?
-        {
-            *connection = ReadOnlyConnection::open(&self.files, self.busy_limit)?;
-        }
+        let is_nested = match cell.try_borrow_mut() {
+            Ok(mut connection) => {
+                if !connection.is_current()? {
+                    *connection = ReadOnlyConnection::open(&self.files, self.busy_limit)?;
+                }
+                false
+            }
+            Err(_) => true,
+        };
         let connection = cell.borrow();
         let answer = retry(&self.files.database, self.busy_limit, || {
-            self.reader(&connection.connection).snapshot(&mut *ask)
+            self.reader(connection.connection()).snapshot(&mut *ask)
         });
         // An error too may come from pages of different times.
-        if connection.is_current(&self.files)? {
+        if connection.is_current()? {
             answer.map(Some)
+        } else if is_nested {
+            Err(self.changed_during_visit())
         } else {
             Ok(None)
+        }
+    }
+
+    fn changed_during_visit(&self) -> Error {
+        Error::ChangedDuringVisit {
+            database: self.files.database.clone(),
         }
     }
 }
@@ -248,9 +275,7 @@ impl MetadataSource for Database {
         let mut shown = false;
         self.read(|reader| {
             if shown {
-                return Err(Error::Changing {
-                    database: self.files.database.clone(),
-                });
+                return Err(self.changed_during_visit());
             }
             reader.for_each_valid_path(&mut |path| {
                 shown = true;

@@ -7,6 +7,7 @@ mod closure;
 mod connection;
 mod copy_in;
 mod database;
+mod descriptors;
 mod fault;
 mod files;
 mod options;
@@ -19,6 +20,7 @@ mod room;
 mod rows;
 mod schema;
 mod schema_file;
+mod stamps;
 mod transaction;
 mod write;
 

@@ -8,31 +8,35 @@
 //! |---|---|---|
 //! | absent or empty | any | [`Way::Immutable`] |
 //! | not empty | present | [`Way::SharedMemory`]; [`Way::PrivateIndex`] if SQLite cannot use the files |
-//! | not empty | absent | [`Way::PrivateIndex`] |
+//! | not empty | absent, or on a file system that does not share memory | [`Way::PrivateIndex`] |
+//! | not empty, written by this process | present | [`Way::SharedMemory`] |
 //!
 //! An immutable or private connection never notices that others write. So the files' inodes, lengths and times are
 //! compared before and after each batch of questions, and if they changed, everything is opened and asked
 //! again. Whoever writes, writes to the log first.
 //!
 //! To open and close a file outside of SQLite drops the locks that SQLite holds on it elsewhere in this process, so the
-//! header of the database is not looked at here. A connection of the first or last kind has the same effect when it is closed,
-//! which matters only to a process that writes a database and reads it read-only as well.
+//! header of the database is not looked at here. SQLite keeps the account of its own descriptors, but not of those of
+//! [`Way::PrivateIndex`]. So that way is not taken while this process writes the database, and if it was taken before,
+//! the connection is never closed.
 //!
 //! One gap is left: should a log that was there vanish before SQLite opens it, and should we be allowed to, SQLite
 //! makes an empty one. The logs of Nix stay.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::mem;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::busy::retry;
 use super::connection::{set_up_reading, uri};
+use super::descriptors::is_open_for_writing;
 use super::fault::{explain, is_out_of_reach};
-use super::files::{Files, io_error};
+use super::files::Files;
+use super::stamps::Stamps;
 use super::{read, schema_file};
 use crate::{Error, Result};
 
@@ -43,9 +47,23 @@ pub(super) const ATTEMPTS: u32 = 20;
 /// transactions of others, shorter than a user's patience.
 pub(super) const PAUSE: Duration = Duration::from_millis(10);
 
-/// Files written this recently may be written again without getting another time: many kernels tell times
-/// only to a clock tick, of which the longest last 10 ms.
-const FRESH: Duration = Duration::from_millis(20);
+/// How long a way of reading is waited for while another one is left, which needs no locks.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Magic numbers of file systems on which others may write the shared memory file without our seeing it: NFS, CIFS,
+/// SMB2 and SMB, 9p, FUSE with virtiofs, Ceph, AFS; and overlays, where a file that somebody opens for writing is another one
+/// than it was before.
+const UNSHARED: [i64; 9] = [
+    0x6969,
+    0xff53_4d42,
+    0xfe53_4d42,
+    0x517b,
+    0x0102_1997,
+    0x6573_5546,
+    0x00c3_6400,
+    0x5346_414f,
+    0x794c_7630,
+];
 
 /// How a database is read without changing anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,112 +88,61 @@ impl Way {
     }
 }
 
-/// What tells that a file is another one or has been written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    length: u64,
-    modified: SystemTime,
+/// What decides on the ways besides the files' state.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// The file system shows what others write to a file that is mapped here.
+    shares_memory: bool,
+    /// This process has the database open for writing.
+    is_written_here: bool,
 }
 
-impl Stamp {
-    /// Returns the stamp of a file; `None` if there is none.
-    fn of(path: &Path) -> Result<Option<Self>> {
-        match fs::metadata(path) {
-            Ok(metadata) => Ok(Some(Self {
-                device: metadata.dev(),
-                inode: metadata.ino(),
-                length: metadata.len(),
-                // Not the change time: SQLite moves it when root opens a log, by giving it the owner that it has.
-                modified: metadata.modified().map_err(io_error("looking at", path))?,
-            })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(io_error("looking at", path)(error)),
+impl Place {
+    fn of(files: &Files, stamps: &Stamps) -> Self {
+        // By name: a descriptor would have to be closed again.
+        let file_system = rustix::fs::statfs(&files.database);
+        Self {
+            shares_memory: file_system.is_ok_and(|found| shares_memory(found.f_type)),
+            is_written_here: is_written_here(stamps),
         }
-    }
-
-    /// Tells whether the file was written so recently that its time may not tell it from what comes next.
-    fn is_fresh(&self, now: SystemTime) -> bool {
-        let age = now
-            .duration_since(self.modified)
-            .unwrap_or_else(|ahead| ahead.duration());
-        age < FRESH
-    }
-
-    fn is_same_file(left: Option<&Self>, right: Option<&Self>) -> bool {
-        let identity = |stamp: &Self| (stamp.device, stamp.inode);
-        left.map(identity) == right.map(identity)
     }
 }
 
-/// The state of all files of a database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamps {
-    database: Option<Stamp>,
-    wal: Option<Stamp>,
-    shm: Option<Stamp>,
-    journal: Option<Stamp>,
+/// Tells whether a file system shows what others write to a file that is mapped here.
+fn shares_memory(magic: i64) -> bool {
+    // The kernel gives some of them as negative numbers of 32 bits.
+    !UNSHARED.contains(&(magic & 0xffff_ffff))
 }
 
-impl Stamps {
-    fn of(files: &Files) -> Result<Self> {
-        Ok(Self {
-            database: Stamp::of(&files.database)?,
-            wal: Stamp::of(&files.wal)?,
-            shm: Stamp::of(&files.shm)?,
-            journal: Stamp::of(&files.journal)?,
-        })
-    }
+fn is_written_here(stamps: &Stamps) -> bool {
+    stamps
+        .database
+        .is_some_and(|database| is_open_for_writing(database.device, database.inode))
+}
 
-    /// As [`Stamps::of`], but waits a moment if a change that comes next might not be noticed.
-    fn settled(files: &Files) -> Result<Self> {
-        let stamps = Self::of(files)?;
-        let now = SystemTime::now();
-        if [stamps.database, stamps.wal, stamps.journal]
-            .iter()
-            .flatten()
-            .any(|stamp| stamp.is_fresh(now))
-        {
-            std::thread::sleep(FRESH);
-            return Self::of(files);
-        }
-        Ok(stamps)
+/// Returns the ways that may work for files in some state, best first.
+fn ways(stamps: &Stamps, place: impl FnOnce() -> Place) -> &'static [Way] {
+    if !stamps.has_log() {
+        return &[Way::Immutable];
     }
-
-    /// Returns the ways that may work for files in this state, best first.
-    fn ways(&self) -> &'static [Way] {
-        match (self.wal, self.shm) {
-            (Some(Stamp { length: 1.., .. }), Some(_)) => &[Way::SharedMemory, Way::PrivateIndex],
-            (Some(Stamp { length: 1.., .. }), None) => &[Way::PrivateIndex],
-            _ => &[Way::Immutable],
-        }
-    }
-
-    /// Tells whether a connection that was opened in a certain way can go on as if nothing had happened.
-    fn still_serves(&self, now: &Self, way: Way) -> bool {
-        match way {
-            // The shared memory file carries no rows.
-            Way::Immutable | Way::PrivateIndex => {
-                (self.database, self.wal, self.journal) == (now.database, now.wal, now.journal)
-            }
-            // SQLite itself sees what is written, but not that files were replaced.
-            Way::SharedMemory => [
-                (&self.database, &now.database),
-                (&self.wal, &now.wal),
-                (&self.shm, &now.shm),
-            ]
-            .iter()
-            .all(|(then, now)| Stamp::is_same_file(then.as_ref(), now.as_ref())),
-        }
+    match place() {
+        Place {
+            is_written_here: true,
+            ..
+        } => &[Way::SharedMemory],
+        Place {
+            shares_memory: true, ..
+        } if stamps.shm.is_some() => &[Way::SharedMemory, Way::PrivateIndex],
+        _ => &[Way::PrivateIndex],
     }
 }
 
 /// A connection that changes nothing, and what the files were like when it was made.
 #[derive(Debug)]
 pub(super) struct ReadOnlyConnection {
-    pub(super) connection: Connection,
+    connection: Option<Connection>,
     pub(super) way: Way,
+    files: Files,
     stamps: Stamps,
 }
 
@@ -184,13 +151,14 @@ impl ReadOnlyConnection {
     pub(super) fn open(files: &Files, busy_limit: Duration) -> Result<Self> {
         let mut attempt = 1;
         loop {
-            let stamps = Stamps::settled(files)?;
-            let opened = Self::open_as(files, busy_limit, stamps);
+            let files = files.resolved()?;
+            let stamps = Stamps::settled(&files)?;
+            let opened = Self::open_as(&files, busy_limit, stamps);
             // Whatever went wrong may come from files that changed meanwhile.
             let worth_repeating = match &opened {
-                Ok(opened) => !opened.is_current(files)?,
+                Ok(opened) => !opened.is_current()?,
                 Err(Error::HotJournal { .. }) => true,
-                Err(_) => Stamps::of(files)? != stamps,
+                Err(_) => Stamps::of(&files)? != stamps,
             };
             if !worth_repeating {
                 return opened;
@@ -198,7 +166,7 @@ impl ReadOnlyConnection {
             if attempt == ATTEMPTS {
                 return opened.and_then(|_| {
                     Err(Error::Changing {
-                        database: files.database.clone(),
+                        database: files.database,
                     })
                 });
             }
@@ -222,7 +190,7 @@ impl ReadOnlyConnection {
             }
         }
         // Without a log there may be a journal. SQLite could only roll it back, which would be a change.
-        if stamps.wal.is_none()
+        if !stamps.has_log()
             && stamps.journal.is_some_and(|journal| journal.length > 0)
             && is_hot(&files.journal)
         {
@@ -231,28 +199,64 @@ impl ReadOnlyConnection {
             });
         }
         let mut failure = None;
-        for &way in stamps.ways() {
-            match retry(&files.database, busy_limit, || connect(files, way)) {
+        let mut ways = ways(&stamps, || Place::of(files, &stamps)).iter().peekable();
+        while let Some(&way) = ways.next() {
+            let has_other = ways.peek().is_some();
+            let limit = if has_other {
+                busy_limit.min(PATIENCE)
+            } else {
+                busy_limit
+            };
+            match retry(&files.database, limit, || connect(files, way)) {
                 Ok(connection) => {
                     return Ok(Self {
-                        connection,
+                        connection: Some(connection),
                         way,
+                        files: files.clone(),
                         stamps,
                     });
                 }
-                Err(error) if is_out_of_reach(&error) => {
+                Err(error) if is_out_of_reach(&error) || has_other && matches!(error, Error::Busy { .. }) => {
                     tracing::debug!(database = %files.database.display(), ?way, %error, "cannot be read in this way");
                     failure = failure.or(Some(error));
                 }
                 Err(error) => return Err(error),
             }
         }
+        if stamps.has_log() && is_written_here(&stamps) {
+            return Err(Error::OpenInThisProcess {
+                database: files.database.clone(),
+            });
+        }
         Err(failure.expect("there is at least one way, and each one that was tried failed"))
     }
 
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+            .as_ref()
+            .expect("it is taken only when it is dropped")
+    }
+
     /// Tells whether the files are still those that the connection was made for.
-    pub(super) fn is_current(&self, files: &Files) -> Result<bool> {
-        Ok(self.stamps.still_serves(&Stamps::of(files)?, self.way))
+    pub(super) fn is_current(&self) -> Result<bool> {
+        let now = Stamps::of(&self.files)?;
+        Ok(match self.way {
+            Way::Immutable | Way::PrivateIndex => self.stamps.is_same_state(&now),
+            // SQLite itself sees what is written, but not that files were replaced.
+            Way::SharedMemory => self.stamps.are_same_files(&now),
+        })
+    }
+}
+
+impl Drop for ReadOnlyConnection {
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        if self.way == Way::PrivateIndex && is_written_here(&self.stamps) {
+            // Opened for writing since then. Closed now, the connection would take the writer's locks along, and the next
+            // process to close the database could remove the log that the writer goes on writing.
+            tracing::debug!(database = %self.files.database.display(), "left open, as this process writes it");
+            mem::forget(connection);
+        }
     }
 }
 
@@ -282,4 +286,56 @@ fn is_hot(journal: &Path) -> bool {
     let mut first = [0];
     let read = fs::File::open(journal).and_then(|mut file| io::Read::read(&mut file, &mut first));
     !matches!(read, Ok(length) if length == 0 || first == [0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_not_shared_over_the_network() {
+        for (magic, expected) in [
+            (0xef53, true),
+            (0x0102_1994, true),
+            (0x9123_683e, true),
+            (0x6969, false),
+            (0xff53_4d42, false),
+            (i64::from(0xff53_4d42_u32 as i32), false),
+            (0xfe53_4d42, false),
+            (0x0102_1997, false),
+            (0x6573_5546, false),
+            (0x794c_7630, false),
+        ] {
+            assert_eq!(shares_memory(magic), expected, "{magic:x}");
+        }
+    }
+
+    #[test]
+    fn ways_follow_from_files_and_place() {
+        let dir = tempfile::TempDir::new().expect("a directory can be made");
+        let files = Files::new(dir.path()).expect("it has a path");
+        let check = |log: &[u8], has_shm: bool, shares_memory, is_written_here, expected: &[Way]| {
+            fs::write(&files.wal, log).expect("it can be written");
+            if has_shm {
+                fs::write(&files.shm, b"").expect("it can be written");
+            } else {
+                drop(fs::remove_file(&files.shm));
+            }
+            let stamps = Stamps::of(&files).expect("they are there");
+            let place = Place {
+                shares_memory,
+                is_written_here,
+            };
+            assert_eq!(ways(&stamps, || place), expected, "{log:?} {has_shm} {place:?}");
+        };
+        let (shared, private) = (Way::SharedMemory, Way::PrivateIndex);
+        check(b"", true, true, false, &[Way::Immutable]);
+        check(b"", true, false, true, &[Way::Immutable]);
+        check(b"log", true, true, false, &[shared, private]);
+        check(b"log", false, true, false, &[private]);
+        check(b"log", true, false, false, &[private]);
+        // Within a process memory is shared everywhere.
+        check(b"log", true, true, true, &[shared]);
+        check(b"log", true, false, true, &[shared]);
+    }
 }

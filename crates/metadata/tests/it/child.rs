@@ -30,6 +30,7 @@ fn entry() {
     match task {
         "read" => answer(&read(Path::new(dir))),
         "write" => write(Path::new(dir)),
+        "write-alone" => write_alone(Path::new(dir)),
         other => panic!("no task {other}"),
     }
 }
@@ -61,6 +62,18 @@ fn write(dir: &Path) {
             .unwrap();
         answer("done");
     }
+}
+
+/// Keeps a database to itself, something in its log, until standard input ends.
+fn write_alone(dir: &Path) {
+    let connection = rusqlite::Connection::open(dir.join("db.sqlite")).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA locking_mode = exclusive; INSERT INTO SchemaMigrations VALUES ('of somebody else')",
+        )
+        .unwrap();
+    answer("open");
+    assert_eq!(std::io::stdin().lines().count(), 0);
 }
 
 fn command(program: &Path, task: &str, dir: &Path) -> Command {
@@ -96,7 +109,16 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn start(dir: &Path) -> Self {
-        let mut child = command(&std::env::current_exe().unwrap(), "write", dir)
+        Self::start_with("write", dir)
+    }
+
+    /// Starts one that lets nobody else use the database.
+    pub(crate) fn start_alone(dir: &Path) -> Self {
+        Self::start_with("write-alone", dir)
+    }
+
+    fn start_with(task: &str, dir: &Path) -> Self {
+        let mut child = command(&std::env::current_exe().unwrap(), task, dir)
             .spawn()
             .unwrap();
         let input = child.stdin.take();

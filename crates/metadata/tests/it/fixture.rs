@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use superpose_metadata::{Database, MemorySource, OpenDatabase, PathInfo};
+use superpose_metadata::{Access, Database, MemorySource, OpenDatabase, PathInfo};
 use superpose_store_path::{
     ContentAddress, Hash, HashAlgorithm, HashPart, Name, Signature, StoreDir, StorePath, hash_bytes,
 };
@@ -146,6 +146,15 @@ impl State {
 
     pub(crate) fn read_only(&self) -> Database {
         Database::open(&self.read_options()).unwrap()
+    }
+
+    /// How a log that others share is read here, which depends on where temporary files are.
+    pub(crate) fn shared_access(&self) -> Access {
+        // An overlay, as containers have it.
+        match rustix::fs::statfs(&self.dir()).unwrap().f_type {
+            0x794c_7630 => Access::PrivateIndex,
+            _ => Access::SharedMemory,
+        }
     }
 
     /// A plain connection, as another program would make it.

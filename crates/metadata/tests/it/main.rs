@@ -9,6 +9,7 @@ mod busy;
 mod child;
 mod fixture;
 mod impossible_rows;
+mod one_process;
 mod open;
 mod read_only;
 mod realisations;

@@ -2,7 +2,9 @@
 //! Reading a store that must not be changed: every row is seen, and nothing is created or written.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use superpose_metadata::{Access, Database, Error, JournalMode, MetadataSource};
@@ -91,11 +93,11 @@ fn a_store_without_log() {
 fn a_store_whose_writer_was_killed() {
     let state = State::with_sample();
     register_in_log(&state);
-    check(&state, Access::SharedMemory, true);
+    check(&state, state.shared_access(), true);
     remove(&state, "-shm");
     check(&state, Access::PrivateIndex, true);
     fs::write(state.file("db.sqlite-shm"), b"rubbish").unwrap();
-    check(&state, Access::SharedMemory, true);
+    check(&state, state.shared_access(), true);
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn a_database_opened_at_rest_follows_what_is_written_later() {
         let mut peer = Peer::start(&state.dir());
         peer.register("one");
         assert_eq!(database.count().unwrap(), 7);
-        assert_eq!(database.access(), Access::SharedMemory);
+        assert_eq!(database.access(), state.shared_access());
         peer.register("two");
         assert_eq!(database.count().unwrap(), 8);
         peer.kill();
@@ -261,6 +263,87 @@ fn a_journal_that_has_to_be_rolled_back_is_refused() {
         "db.sqlite-journal` holds an unfinished transaction; open the store once for writing, which rolls it back"
     ));
     assert_eq!(state.snapshot(), before);
+}
+
+#[test]
+fn a_journal_beside_an_empty_log_is_refused_too() {
+    let state = without_log();
+    fs::write(state.file("db.sqlite-wal"), b"").unwrap();
+    fs::write(state.file("db.sqlite-journal"), [0xd9; 512]).unwrap();
+    let error = Database::open(&state.read_options()).unwrap_err();
+    assert!(matches!(error, Error::HotJournal { .. }), "{error}");
+}
+
+/// Moves the database with its log elsewhere, and leaves a link.
+fn move_away(state: &State, to: &str) {
+    fs::create_dir(state.file(to)).unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let name = format!("db.sqlite{suffix}");
+        fs::rename(state.file(&name), state.file(to).join(name)).unwrap();
+    }
+    symlink(Path::new(to).join("db.sqlite"), state.file("db.sqlite")).unwrap();
+}
+
+#[test]
+fn the_log_of_a_linked_database_lies_beside_the_target() {
+    let state = State::with_sample();
+    register_in_log(&state);
+    move_away(&state, "one");
+    check(&state, state.shared_access(), true);
+
+    // A link that leads elsewhere is followed there.
+    let other = State::empty();
+    other
+        .read_write()
+        .register(&sample()[3..4], &mut read_sample)
+        .unwrap();
+    register_in_log(&other);
+    let database = state.read_only();
+    assert_eq!(database.count().unwrap(), 7);
+    remove(&state, "");
+    symlink(other.file("db.sqlite"), state.file("db.sqlite")).unwrap();
+    assert_eq!(database.count().unwrap(), 2);
+    remove(&state, "");
+    symlink(state.file("nowhere"), state.file("db.sqlite")).unwrap();
+    assert!(matches!(database.count(), Err(Error::MissingDatabase { .. })));
+}
+
+#[test]
+fn a_log_that_somebody_keeps_to_himself_is_read_without_locks() {
+    let state = State::with_sample();
+    let peer = Peer::start_alone(&state.dir());
+    assert!(fs::metadata(state.file("db.sqlite-wal")).unwrap().len() > 0);
+    fs::write(state.file("db.sqlite-shm"), b"").unwrap();
+    let mut options = state.read_options();
+    options.busy_limit = Duration::from_secs(60);
+    let start = Instant::now();
+    let database = Database::open(&options).unwrap();
+    assert_eq!(database.access(), Access::PrivateIndex);
+    assert_eq!(database.count().unwrap(), 6);
+    assert!(start.elapsed() < Duration::from_secs(30));
+    peer.finish();
+}
+
+#[test]
+fn views_and_triggers_of_others_do_not_run() {
+    const COLUMNS: &str = "id, '/nix/store/' || id AS path, '' AS hash, 0 AS registrationTime, NULL AS deriver, \
+        0 AS narSize, 0 AS ultimate, '' AS sigs, '' AS ca";
+    for rows in [
+        "WITH RECURSIVE rows(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM rows)",
+        "WITH rows(id) AS (SELECT 1)",
+    ] {
+        let state = State::with_sample();
+        let view = format!(
+            "DROP TRIGGER DeleteSelfRefs; ALTER TABLE ValidPaths RENAME TO Elsewhere;
+            CREATE VIEW ValidPaths AS {rows} SELECT {COLUMNS} FROM rows"
+        );
+        state.raw().execute_batch(&view).unwrap();
+        let error = Database::open(&state.read_options()).unwrap_err();
+        assert!(
+            matches!(error, Error::MissingTables { .. } | Error::Sqlite { .. }),
+            "{error}"
+        );
+    }
 }
 
 #[test]
