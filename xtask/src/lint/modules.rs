@@ -46,7 +46,18 @@ fn is_declared(tree: &Tree, roots: &[String], path: &str) -> bool {
         return false;
     };
     let line = format!("mod {name};");
+    // A module that several test programs share says where it lies.
+    let by_path = format!(
+        "/{}\"]",
+        path.rsplit_once("tests/").map_or(path, |(_, rest)| rest)
+    );
     tree.rust().any(|(parent, text)| {
+        if text
+            .lines()
+            .any(|candidate| candidate.trim().starts_with("#[path") && candidate.trim().ends_with(&by_path))
+        {
+            return true;
+        }
         let is_parent = parent.rsplit_once('/').is_some_and(|(parent_dir, file)| {
             parent_dir == dir && (file == "mod.rs" || roots.iter().any(|root| root == parent))
         });
@@ -73,11 +84,19 @@ mod tests {
             ("a/src/two/three.rs", ""),
             ("a/src/lost.rs", ""),
             ("a/src/two/one.rs", ""),
+            (
+                "a/tests/it/main.rs",
+                "#[path = \"../shared/mod.rs\"]\nmod shared;\n",
+            ),
+            ("a/tests/shared/mod.rs", ""),
         ]);
-        let places: Vec<_> = check(&tree, &["a/src/lib.rs".to_owned()])
-            .into_iter()
-            .map(|finding| finding.place)
-            .collect();
+        let places: Vec<_> = check(
+            &tree,
+            &["a/src/lib.rs".to_owned(), "a/tests/it/main.rs".to_owned()],
+        )
+        .into_iter()
+        .map(|finding| finding.place)
+        .collect();
         assert_eq!(places, ["a/src/lost.rs", "a/src/two/one.rs"]);
     }
 }
