@@ -41,6 +41,7 @@
 //! algorithm.
 #![forbid(unsafe_code)]
 
+mod base64;
 mod content_address;
 mod content_path;
 mod derivation;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use data_encoding::{BASE64, BASE64_NOPAD};
 
+use crate::base64;
 use crate::error::{Error, Result, excerpt};
 
 /// A signature over a path's metadata: `keyname:base64`.
@@ -23,6 +24,10 @@ impl Signature {
     /// # Errors
     /// If there is no `:`, if the key name is empty or holds a blank or control character, or if the rest is
     /// not base64 (padded or not) of at least one byte.
+    ///
+    /// # Deviation
+    /// Nix up to 2.33 takes any text. Nix 2.34 reads sloppy base64 as well, for which there is
+    /// [`Signature::parse_lenient`], and key names with blanks or control characters.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let fail = |expected| Error::Signature {
             found: excerpt(text),
@@ -46,6 +51,25 @@ impl Signature {
             return Err(fail("base64 after the `:`"));
         }
         Ok(Self(text_str.into()))
+    }
+
+    /// Reads a signature that is on record as leniently as Nix 2.34: of its base64 the padding may be wrong, and newlines, what
+    /// follows the padding, and stray bits in the last character do not count. The result is what Nix makes of it, in
+    /// canonical form, unless [`Signature::parse`] accepts the text as it is.
+    ///
+    /// # Errors
+    /// If the key name is not acceptable to [`Signature::parse`], or the rest is not base64 of at least one byte even so.
+    pub fn parse_lenient(text: &[u8]) -> Result<Self> {
+        Self::parse(text).or_else(|error| {
+            let colon = text.iter().position(|&byte| byte == b':');
+            let (key, value) = text.split_at(colon.map_or(text.len(), |colon| colon + 1));
+            match (str::from_utf8(key), base64::decode(value)) {
+                (Ok(key), Some(value)) => {
+                    Self::parse(format!("{key}{}", base64::encode(&value)).as_bytes()).map_err(|_| error)
+                }
+                _ => Err(error),
+            }
+        })
     }
 
     /// Returns the whole text.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Columns as values. Anything may be in a column; what should not be there is an error that names row and column.
+//! Columns as values. Anything may be in a column; what should not be there is an error that names row and column, unless Nix
+//! reads it as well and nothing depends on it.
 
 use std::path::Path;
 
@@ -61,6 +62,21 @@ impl Record<'_> {
         }
     }
 
+    /// Returns a number that nothing depends on; 0 if there is something else, or a negative number.
+    ///
+    /// Nix, too, takes what SQLite makes of it.
+    fn lenient_number(&self, index: usize, column: &'static str) -> i64 {
+        match self.value(index) {
+            ValueRef::Null => 0,
+            ValueRef::Integer(value) if value >= 0 => value,
+            other => {
+                let (row, found) = ((self.name)(), describe(other));
+                tracing::debug!(row, column, found, "read as 0: expected a number of at least 0");
+                0
+            }
+        }
+    }
+
     pub(super) fn parsed<T>(&self, column: &'static str, parsed: Result<T, TextError>) -> Result<T> {
         parsed.map_err(|source| Error::Column {
             database: self.database.to_owned(),
@@ -75,13 +91,11 @@ impl Record<'_> {
         self.parsed(column, self.store_dir.parse_path(self.text(index, column)?))
     }
 
-    /// Returns signatures separated by blanks, sorted.
+    /// Returns signatures separated by blanks, sorted. Only at blanks does Nix separate them: a newline is inside of one.
     pub(super) fn signatures(&self, index: usize, column: &'static str) -> Result<Vec<Signature>> {
         let text = self.optional_text(index, column)?.unwrap_or_default();
-        let parts = text
-            .split(u8::is_ascii_whitespace)
-            .filter(|part| !part.is_empty());
-        let signatures: Result<Vec<_>, _> = parts.map(Signature::parse).collect();
+        let parts = text.split(|&byte| byte == b' ').filter(|part| !part.is_empty());
+        let signatures: Result<Vec<_>, _> = parts.map(Signature::parse_lenient).collect();
         let mut signatures = self.parsed(column, signatures)?;
         signatures.sort_unstable();
         signatures.dedup();
@@ -90,14 +104,6 @@ impl Record<'_> {
 
     /// Returns all of a row of valid paths but the references. The first columns must be [`INFO_COLUMNS`].
     pub(super) fn info(&self, path: &StorePath) -> Result<PathInfo> {
-        const SIZE: &str = "ValidPaths.narSize";
-        let nar_size = match self.value(3) {
-            ValueRef::Null => 0,
-            ValueRef::Integer(size) => {
-                u64::try_from(size).map_err(|_| self.unexpected(3, SIZE, "a number of bytes"))?
-            }
-            _ => return Err(self.unexpected(3, SIZE, "an integer or nothing")),
-        };
         let deriver = self
             .optional_text(2, "ValidPaths.deriver")?
             .map(|text| self.store_dir.parse_path(text));
@@ -105,10 +111,10 @@ impl Record<'_> {
         Ok(PathInfo {
             path: path.clone(),
             nar_hash: self.parsed("ValidPaths.hash", Hash::parse(self.text(0, "ValidPaths.hash")?))?,
-            nar_size,
+            nar_size: self.lenient_number(3, "ValidPaths.narSize").unsigned_abs(),
             references: Vec::new(),
             deriver: self.parsed("ValidPaths.deriver", deriver.transpose())?,
-            registration_time: self.integer(1, "ValidPaths.registrationTime")?,
+            registration_time: self.lenient_number(1, "ValidPaths.registrationTime"),
             ultimate: matches!(self.value(4), ValueRef::Integer(1)),
             signatures: self.signatures(5, "ValidPaths.sigs")?,
             content_address: self.parsed("ValidPaths.ca", content_address.transpose())?,

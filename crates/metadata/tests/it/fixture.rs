@@ -151,7 +151,7 @@ impl State {
     /// How a log that others share is read here, which depends on where temporary files are.
     pub(crate) fn shared_access(&self) -> Access {
         // An overlay, as containers have it.
-        match rustix::fs::statfs(&self.dir()).unwrap().f_type {
+        match rustix::fs::statfs(self.dir()).unwrap().f_type {
             0x794c_7630 => Access::PrivateIndex,
             _ => Access::SharedMemory,
         }

@@ -11,14 +11,21 @@ impl Derivation {
     /// Checks the derivation that is about to be registered under `path`.
     ///
     /// Its name must be that of the path, its outputs of one kind; the path of each input-addressed output
-    /// must follow from the derivation, that of a fixed output from its hash; and the environment must hold
-    /// each of those paths under the name of the output. Were a wrong one registered, a store would take the
-    /// output of one recipe for that of another.
+    /// must follow from the derivation, that of a fixed output from its hash, and the environment must hold
+    /// that one under the name of the output. Were a wrong one registered, a store would take the output of one
+    /// recipe for that of another.
     ///
     /// Use one `memo` for all derivations that are registered together.
     ///
     /// # Errors
     /// If one of these does not hold, or for the reasons of [`Derivation::hash_modulo`].
+    ///
+    /// # Deviation
+    /// As Nix 2.34, which no longer looks for the path of an input-addressed output in the environment; Nix up to 2.32
+    /// does. Some files that no Nix writes are refused here but registered there: with bytes after the last parenthesis, with
+    /// the same output of an input named twice, or with a fixed output whose stated path is not that of its hash, where
+    /// Nix registers the path of the hash. Deferred outputs without a deferred input are accepted, as up to Nix 2.33;
+    /// nothing is registered for them. Outputs behind experimental features are checked as if those were on.
     pub fn check(
         &self,
         path: &StorePath,
@@ -67,6 +74,9 @@ impl Derivation {
                 let found = stated.map_or("", |path| path.base_name());
                 let expected = format!("`{computed}`");
                 return wrong(format!("the path of output `{name}`"), expected, found.as_bytes());
+            }
+            if !matches!(output, DerivationOutput::Fixed { .. }) {
+                continue;
             }
             let value = self.env.get(name.as_bytes()).map_or(&b""[..], |value| value);
             if dir.parse_path(value).ok().as_ref() != Some(&computed) {

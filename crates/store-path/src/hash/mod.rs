@@ -7,12 +7,12 @@ mod modulo;
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 pub use self::hasher::{Hasher, hash_bytes};
 pub use self::modulo::{ModuloGeneration, ModuloHasher};
 use crate::error::{Error, Result, excerpt};
-use crate::nix32;
+use crate::{base64, nix32};
 
 /// Longest digest of any algorithm, in bytes.
 const MAX_DIGEST: usize = 64;
@@ -39,6 +39,9 @@ impl HashAlgorithm {
     const KNOWN: &'static str = "md5, sha1, sha256, sha512 or blake3";
     #[cfg(not(feature = "blake3"))]
     const KNOWN: &'static str = "md5, sha1, sha256 or sha512";
+    /// For those who ask for the one that is left out.
+    #[cfg(not(feature = "blake3"))]
+    const BUILT: &'static str = "md5, sha1, sha256 or sha512, as this build is without its feature `blake3`";
 
     /// Parses a name; only lower case is one.
     ///
@@ -52,6 +55,13 @@ impl HashAlgorithm {
             b"sha512" => Self::Sha512,
             #[cfg(feature = "blake3")]
             b"blake3" => Self::Blake3,
+            #[cfg(not(feature = "blake3"))]
+            b"blake3" => {
+                return Err(Error::HashAlgorithm {
+                    found: excerpt(text),
+                    expected: Self::BUILT,
+                });
+            }
             _ => {
                 return Err(Error::HashAlgorithm {
                     found: excerpt(text),
@@ -169,13 +179,11 @@ impl Hash {
     }
 
     /// Parses a hash that names its algorithm: `sha256:` with any encoding, which its length tells, or
-    /// `sha256-` with base64, whose padding may be missing.
+    /// `sha256-` with base64. That is read as leniently as by Nix: its padding may be missing, and newlines, what
+    /// follows the padding, and stray bits in the last character do not count.
     ///
     /// # Errors
     /// If the algorithm is unknown, or the rest does not encode a digest of its length.
-    ///
-    /// # Deviation
-    /// Base64 whose last character holds stray bits is refused; Nix ignores them.
     pub fn parse(text: &[u8]) -> Result<Self> {
         let Some(end) = text.iter().position(|byte| matches!(byte, b':' | b'-')) else {
             let expected = "an algorithm, `:` or `-`, and a digest".to_owned();
@@ -276,17 +284,14 @@ impl Hash {
     }
 }
 
-/// Decodes base64, padded or not, to exactly `digest`; `None` if it is not that.
+/// Decodes base64 to exactly `digest`; `None` if it is not that.
 fn decode_base64(text: &[u8], digest: &mut [u8]) -> Option<()> {
-    let padded = digest.len().div_ceil(3) * 4;
-    let bare = (digest.len() * 8).div_ceil(6);
-    let (bare, padding) = text.split_at_checked(bare)?;
-    let padding_fits =
-        padding.is_empty() || (text.len() == padded && padding.iter().all(|&byte| byte == b'='));
-    if !padding_fits {
+    let decoded = base64::decode(text)?;
+    if decoded.len() != digest.len() {
         return None;
     }
-    BASE64_NOPAD.decode_mut(bare, digest).ok().map(drop)
+    digest.copy_from_slice(&decoded);
+    Some(())
 }
 
 impl fmt::Display for Hash {

@@ -55,14 +55,7 @@ fn parse_nested(
     depth: usize,
     warnings: &mut Vec<UrlWarning>,
 ) -> Result<StoreReference> {
-    if text.len() > MAX_URL_LEN {
-        let subject = format!("store URL `{}`", excerpt(text));
-        return Err(Error::TooLarge {
-            subject,
-            limit: MAX_URL_LEN,
-            unit: "bytes",
-        });
-    }
+    check_length(text)?;
     if depth > MAX_NESTING {
         let subject = "the nesting of store URLs".to_owned();
         return Err(Error::TooLarge {
@@ -120,6 +113,18 @@ fn parse_nested(
     Ok(reference)
 }
 
+fn check_length(text: &[u8]) -> Result<()> {
+    if text.len() > MAX_URL_LEN {
+        let subject = format!("store URL `{}`", excerpt(text));
+        return Err(Error::TooLarge {
+            subject,
+            limit: MAX_URL_LEN,
+            unit: "bytes",
+        });
+    }
+    Ok(())
+}
+
 /// Puts the URL of the lower store in its full form, so that it no longer depends on the working directory.
 fn resolve_lower(
     reference: &mut StoreReference,
@@ -141,7 +146,8 @@ fn resolve_lower(
             .map(|warning| UrlWarning::LowerStore(Box::new(warning))),
     );
     *value = lower.to_string().into_bytes();
-    Ok(())
+    // Paths have become absolute and bytes encoded: what is displayed must be readable again.
+    check_length(value)
 }
 
 /// Splits a URL's scheme from what follows the `:`; `None` if the text does not begin like a URL.

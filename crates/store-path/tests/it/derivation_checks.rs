@@ -126,7 +126,7 @@ fn inconsistent_derivations_are_refused() {
     }
     let other: StorePath = "0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".parse().unwrap();
     let text = format!("/nix/store/{other}").into_bytes();
-    let (out, dev) = (b"out".to_vec(), b"dev".to_vec());
+    let out = b"out".to_vec();
     let input = |path: &StorePath| DerivationOutput::InputAddressed { path: path.clone() };
 
     check("top.drv", |path, _| *path = other.clone(), "the name of its path");
@@ -154,16 +154,6 @@ fn inconsistent_derivations_are_refused() {
         "multi.drv",
         |_, drv| drop(drv.outputs.remove("dev")),
         "the path of output `out`",
-    );
-    check(
-        "multi.drv",
-        |_, drv| drop(drv.env.insert(dev, text.clone())),
-        "the environment entry `dev`",
-    );
-    check(
-        "top.drv",
-        |_, drv| drop(drv.env.insert(out.clone(), b"".to_vec())),
-        "the environment entry `out`",
     );
     check(
         "fixed.drv",
@@ -201,6 +191,36 @@ fn inconsistent_derivations_are_refused() {
         |_, drv| drop(drv.outputs.insert("out".into(), input(&other))),
         "deferred, since",
     );
+}
+
+#[test]
+fn only_fixed_outputs_have_to_be_in_the_environment() {
+    let files = Files::of_nix();
+    for (name, output) in [("top.drv", "out"), ("multi.drv", "dev"), ("multi.drv", "out")] {
+        let (path, derivation) = files.named(name);
+        for value in [None, Some(&b""[..]), Some(b"/nix/store"), Some(b"elsewhere")] {
+            let mut derivation = derivation.clone();
+            let modulo = |derivation: &Derivation| {
+                let dir = StoreDir::default();
+                let mut read = |path: &StorePath| files.read(path);
+                derivation
+                    .hash_modulo(&dir, &mut ModuloMemo::new(), &mut read)
+                    .unwrap()
+            };
+            let before = modulo(&derivation);
+            match value {
+                Some(value) => drop(derivation.env.insert(output.into(), value.to_vec())),
+                None => drop(derivation.env.remove(output.as_bytes())),
+            }
+            // Whether there is an entry decides on the paths, but not what is in it.
+            if value.is_some() {
+                assert_eq!(modulo(&derivation), before);
+                files.check(&path, &derivation, &mut ModuloMemo::new()).unwrap();
+            } else {
+                assert_ne!(modulo(&derivation), before);
+            }
+        }
+    }
 }
 
 #[test]

@@ -133,9 +133,9 @@ fn refused_forms() {
         // Upper-case nix32, and a bit too many in it.
         "sha256:1B8M03R63ZQHNJF7L5WNLDHH7C134AP5VPJ0850YMKQ1IYZICY5S".to_owned(),
         "sha256:zb8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s".to_owned(),
-        // With `:` the padding counts; too much of it never helps.
+        // With `:` the padding counts.
         "sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0".to_owned(),
-        "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0==".to_owned(),
+        "sha256:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0==".to_owned(),
         "sha256-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0A".to_owned(),
         "sha512-ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=".to_owned(),
     ] {
@@ -155,4 +155,45 @@ fn folding() {
     );
     let sha1 = hash_bytes(HashAlgorithm::Sha1, b"abc");
     assert_eq!(&sha1.compress()[..], sha1.digest());
+}
+
+#[test]
+fn sloppy_base64_is_read_as_by_nix() {
+    const DIGITS: &str = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa";
+    fn check(text: &str, is_hash: bool) {
+        let expected: Hash = format!("sha256:{ABC}").parse().unwrap();
+        let parsed = Hash::parse(text.as_bytes()).ok();
+        assert_eq!(parsed, is_hash.then_some(expected), "{text:?}");
+    }
+    for (tail, is_hash) in [
+        ("0=", true),
+        ("1=", true),
+        ("0", true),
+        ("\n0=", true),
+        ("0=xyz", true),
+        ("0==", true),
+        ("", false),
+        ("00", false),
+        ("000", false),
+        ("-=", false),
+    ] {
+        check(&format!("sha256-{DIGITS}{tail}"), is_hash);
+        // Without the dash the length has to be that of base64 with padding.
+        let fits = DIGITS.len() + tail.len() == 44;
+        check(&format!("sha256:{DIGITS}{tail}"), is_hash && fits);
+    }
+}
+
+#[test]
+fn an_algorithm_that_is_left_out_is_said_to_be() {
+    let parsed = HashAlgorithm::parse(b"blake3");
+    if cfg!(feature = "blake3") {
+        assert_eq!(parsed.unwrap().as_str(), "blake3");
+    } else {
+        let message = parsed.unwrap_err().to_string();
+        assert!(
+            message.ends_with("as this build is without its feature `blake3`"),
+            "{message}"
+        );
+    }
 }

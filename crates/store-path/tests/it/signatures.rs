@@ -26,6 +26,33 @@ fn forms() {
 }
 
 #[test]
+fn sloppy_forms_on_record() {
+    fn check(text: &str, expected: Option<&str>) {
+        let parsed = Signature::parse_lenient(text.as_bytes()).ok();
+        assert_eq!(parsed.as_ref().map(Signature::as_str), expected, "{text:?}");
+        if expected.is_some_and(|expected| expected != text) {
+            assert!(Signature::parse(text.as_bytes()).is_err(), "{text:?}");
+        }
+    }
+    check("k:YQ==", Some("k:YQ=="));
+    check("k:YQ", Some("k:YQ"));
+    check("k:YQ=", Some("k:YQ=="));
+    check("k:YR==", Some("k:YQ=="));
+    check("k:Y\nQ", Some("k:YQ=="));
+    check("k:YQ==YQ", Some("k:YQ=="));
+    check("k:YWJj====", Some("k:YWJj"));
+    check("k:", None);
+    check("k:Y", None);
+    check("k:====", None);
+    check("k:Y Q", None);
+    check("k::YQ", None);
+    check("a b:YR==", None);
+    check(":YR==", None);
+    check("YR==", None);
+    assert!(Signature::parse_lenient(b"\xff:YR==").is_err());
+}
+
+#[test]
 fn order_is_that_of_the_text() {
     let signature = |text: &str| Signature::parse(text.as_bytes()).unwrap();
     assert!([signature("a-1:YWJj"), signature("a:YWJj"), signature("b:YWJj")].is_sorted());

@@ -298,3 +298,16 @@ fn length_and_nesting_are_bounded() {
     assert!(matches!(error, Error::TooLarge { .. }), "{error}");
     assert!(parse(MAX_URL_LEN / 30).is_err());
 }
+
+#[test]
+fn a_lower_store_whose_full_form_is_too_long_is_refused() {
+    for (lower, fits) in [(20_000, true), (30_000, false)] {
+        let mut text = b"local-overlay://?lower-store=/".to_vec();
+        text.resize(text.len() + lower, b'\xc3');
+        let parsed = StoreReference::parse(&text, CWD);
+        assert_eq!(parsed.is_ok(), fits, "each of {lower} bytes is written as three");
+        if let Err(error) = parsed {
+            assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        }
+    }
+}
