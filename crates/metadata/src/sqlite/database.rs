@@ -2,6 +2,8 @@
 //! The database of a store as a value: opened, asked, and written through transactions.
 
 use std::cell::RefCell;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -147,6 +149,19 @@ impl Database {
         reserved::release(&self.files).map_err(io_error("removing", &self.files.reserved))
     }
 
+    /// Makes all committed transactions durable: writes the log to the disk.
+    ///
+    /// Call it before something is done that must not outlive the transactions, such as to delete files that they no
+    /// longer name. Without a log there is nothing to do: each commit was durable already, unless
+    /// [`MetadataSync::Off`](crate::MetadataSync::Off) was asked for.
+    ///
+    /// # Errors
+    /// If the database is open for reading only, or the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        self.writable()?;
+        sync_log(&self.files.wal, File::sync_data)
+    }
+
     /// Returns the connection that can write.
     pub(super) fn writable(&self) -> Result<(&Connection, &Path)> {
         match &self.backing {
@@ -226,6 +241,16 @@ impl Database {
     }
 }
 
+/// SQLite has no locks on the log, which would be lost when it is closed.
+fn sync_log(log: &Path, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+    match File::open(log).and_then(|log| sync(&log)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error("writing to the disk", log)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl MetadataSource for Database {
     fn store_dir(&self) -> &StoreDir {
         &self.store_dir
@@ -286,5 +311,91 @@ impl MetadataSource for Database {
 
     fn count(&self) -> Result<u64> {
         self.read(|reader| reader.count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use superpose_store_path::{Hash, HashAlgorithm, Name, hash_bytes};
+
+    use super::*;
+
+    /// A store, and as many paths as make the enforcement of foreign keys be switched off for a moment.
+    fn store_and_many(dir: &Path) -> (Database, Vec<PathInfo>) {
+        let database = Database::open(&OpenDatabase::read_write(dir, StoreDir::default()));
+        let name = Name::new(b"many").expect("it is one");
+        let path = |number: usize| {
+            let hash = hash_bytes(HashAlgorithm::Sha256, &number.to_le_bytes());
+            StorePath::from_parts(HashPart::new(hash.compress()), &name)
+        };
+        let infos = (0..600_usize).map(|number| PathInfo {
+            references: (number.saturating_sub(10)..number).map(path).collect(),
+            ..PathInfo::new(path(number), Hash::sha256([1; 32]), 1)
+        });
+        (database.expect("a new store can be made"), infos.collect())
+    }
+
+    #[test]
+    fn foreign_keys_are_always_enforced_again() {
+        let dir = tempfile::TempDir::new().expect("a directory can be made");
+        let (mut database, infos) = store_and_many(dir.path());
+        let is_enforced = |database: &Database| {
+            let (connection, _) = database.writable().expect("it was opened for that");
+            let value: i64 = connection
+                .pragma_query_value(None, "foreign_keys", |row| row.get(0))
+                .expect("there is such a pragma");
+            value == 1
+        };
+        let mut none = |_: &StorePath| Err("is not there".into());
+        assert!(is_enforced(&database), "after opening");
+
+        // SQLite fails in the middle of the references.
+        let stop = "CREATE TEMP TRIGGER stop BEFORE INSERT ON Refs WHEN new.referrer > 300 \
+            BEGIN SELECT raise(ABORT, 'full'); END";
+        let execute = |database: &Database, statement: &str| {
+            let (connection, _) = database.writable().expect("it was opened for that");
+            connection.execute_batch(statement).expect("it is right");
+        };
+        execute(&database, stop);
+        let error = database.register(&infos, &mut none).expect_err("it is full");
+        assert!(matches!(error, Error::Sqlite { .. }), "{error}");
+        assert!(is_enforced(&database), "after a failure");
+        execute(&database, "DROP TRIGGER stop");
+
+        let stats = database.register(&infos, &mut none).expect("nothing is wrong");
+        assert!(stats.references > 5_000, "{stats:?}");
+        assert!(is_enforced(&database), "after a success");
+        let mut transaction = database.begin().expect("nobody else is there");
+        transaction.register(&infos, &mut none).expect("nothing is wrong");
+        assert!(is_enforced(transaction.database()), "within a transaction");
+    }
+
+    #[test]
+    fn the_log_is_what_is_synchronised() {
+        let dir = tempfile::TempDir::new().expect("a directory can be made");
+        let (mut database, infos) = store_and_many(dir.path());
+        let mut none = |_: &StorePath| Err("is not there".into());
+        database.register(&infos, &mut none).expect("nothing is wrong");
+        let log = dir.path().join("db.sqlite-wal");
+        let mut synced = None;
+        sync_log(&database.files.wal, |file| {
+            synced = Some(file.metadata()?.ino());
+            Ok(())
+        })
+        .expect("it is there");
+        assert_eq!(synced, fs::metadata(&log).ok().map(|log| log.ino()));
+        database.sync().expect("it can be written");
+
+        sync_log(&log, |_| Err(io::Error::other("refused"))).expect_err("the disk refuses");
+        sync_log(&dir.path().join("none"), |_| unreachable!("there is none")).expect("nothing to do");
+        let reader = Database::open(&OpenDatabase::read_only(dir.path(), StoreDir::default()));
+        let error = reader
+            .expect("it can be read")
+            .sync()
+            .expect_err("it is not ours");
+        assert!(matches!(error, Error::ReadOnly { .. }), "{error}");
     }
 }

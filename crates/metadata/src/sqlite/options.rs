@@ -30,12 +30,13 @@ pub enum JournalMode {
     Truncate,
 }
 
-/// Whether the database is synchronised with the disk; Nix's `fsync-metadata`.
+/// When the database is synchronised with the disk; Nix's `fsync-metadata`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetadataSync {
-    /// It is, so that it survives a power cut.
+    /// Whenever a power cut could damage it. With a write-ahead log that is not at every commit: the last ones may be
+    /// lost, which [`Database::sync`](crate::Database::sync) prevents.
     Normal,
-    /// It is not.
+    /// Never. A power cut may damage it.
     Off,
 }
 

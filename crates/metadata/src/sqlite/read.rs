@@ -188,7 +188,7 @@ impl<'a> Reader<'a> {
             let mut outputs = Vec::new();
             query.each(id, |row| {
                 let record = self.record(row, &name);
-                let output = String::from_utf8_lossy(record.text(0, "DerivationOutputs.id")?).into_owned();
+                let output = record.utf8(0, "DerivationOutputs.id")?.to_owned();
                 outputs.push((output, record.path(1, "DerivationOutputs.path")?));
                 Ok(())
             })?;

@@ -6,12 +6,14 @@ use rusqlite::Connection;
 /// Batches of fewer paths than this do with SQLite's default cache.
 const LARGE: usize = 500;
 
-/// Size of the cache during a large batch: what 10,000 paths and their references fill. It is an upper bound, not
-/// taken at once.
-const LARGE_CACHE: &str = "PRAGMA cache_size = -32768";
+/// Size of the cache during a large batch, negative and in KiB as SQLite has it: what 10,000 paths and their references
+/// fill. It is an upper bound, not taken at once.
+const LARGE_CACHE: i64 = -32768;
 
 /// SQLite's own default, 2 MB.
-const SMALL_CACHE: &str = "PRAGMA cache_size = -2000";
+const SMALL_CACHE: i64 = -2000;
+
+const CACHE_SIZE: &str = "cache_size";
 
 /// A cache that is large enough for what is being done, until this is dropped.
 #[derive(Debug)]
@@ -21,7 +23,8 @@ pub(super) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// Makes room for work on that many paths.
+    /// Makes room for work on that many paths. Within larger work it leaves things to the room that there is already, which
+    /// would otherwise be lost together with this one.
     pub(super) fn for_paths(connection: &'a Connection, paths: usize) -> Self {
         let mut room = Self {
             connection,
@@ -33,14 +36,14 @@ impl<'a> Room<'a> {
 
     /// Makes room for more paths than were thought of.
     pub(super) fn grow(&mut self, paths: usize) {
-        if !self.is_large && paths >= LARGE {
+        if !self.is_large && paths >= LARGE && !matches!(cache_size(self.connection), Ok(LARGE_CACHE)) {
             self.is_large = true;
             self.set(LARGE_CACHE);
         }
     }
 
-    fn set(&self, statement: &str) {
-        if let Err(error) = self.connection.execute_batch(statement) {
+    fn set(&self, size: i64) {
+        if let Err(error) = self.connection.pragma_update(None, CACHE_SIZE, size) {
             tracing::debug!(%error, "cannot change the size of the cache");
         }
     }
@@ -51,5 +54,30 @@ impl Drop for Room<'_> {
         if self.is_large {
             self.set(SMALL_CACHE);
         }
+    }
+}
+
+fn cache_size(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, CACHE_SIZE, |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_outermost_room_lasts() {
+        let connection = Connection::open_in_memory().expect("memory can be had");
+        let size = || cache_size(&connection).ok();
+        {
+            let mut outer = Room::for_paths(&connection, LARGE - 1);
+            assert_eq!(size(), Some(SMALL_CACHE));
+            outer.grow(LARGE);
+            assert_eq!(size(), Some(LARGE_CACHE));
+            drop(Room::for_paths(&connection, LARGE));
+            drop(Room::for_paths(&connection, 1));
+            assert_eq!(size(), Some(LARGE_CACHE), "inner ones change nothing");
+        }
+        assert_eq!(size(), Some(SMALL_CACHE));
     }
 }

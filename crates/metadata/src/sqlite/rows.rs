@@ -46,6 +46,11 @@ impl Record<'_> {
         }
     }
 
+    /// Returns a text that must be there and in UTF-8.
+    pub(super) fn utf8(&self, index: usize, column: &'static str) -> Result<&str> {
+        str::from_utf8(self.text(index, column)?).map_err(|_| self.unexpected(index, column, "UTF-8"))
+    }
+
     /// Returns a text that may be missing. Nix takes an empty one for a missing one, at least in some columns.
     fn optional_text(&self, index: usize, column: &'static str) -> Result<Option<&[u8]>> {
         match self.value(index) {

@@ -75,20 +75,21 @@ fn check(files: &Files, found: u32, oldest: u32) -> Result<()> {
 
 /// Writes the current schema, durably and in one step: a half-written file would make the store unusable.
 pub(super) fn write(files: &Files) -> Result<()> {
+    write_with(files, File::sync_all).map_err(io_error("writing the schema file", &files.schema))
+}
+
+fn write_with(files: &Files, mut sync: impl FnMut(&File) -> io::Result<()>) -> io::Result<()> {
     let scratch = files.dir.join(format!("schema.{}", std::process::id()));
-    let written = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o666)
-        .open(&scratch)
-        .and_then(|mut file| {
-            file.write_all(CURRENT.to_string().as_bytes())?;
-            file.sync_all()
-        })
-        .and_then(|()| fs::rename(&scratch, &files.schema))
-        .and_then(|()| File::open(&files.dir)?.sync_all());
-    written.map_err(io_error("writing the schema file", &files.schema))
+        .open(&scratch)?;
+    file.write_all(CURRENT.to_string().as_bytes())?;
+    sync(&file)?;
+    fs::rename(&scratch, &files.schema)?;
+    sync(&File::open(&files.dir)?)
 }
 
 #[cfg(test)]
@@ -115,5 +116,31 @@ mod tests {
         check_parse(b"", None);
         check_parse(b"99999999999", None);
         check_parse(b"\xff", None);
+    }
+
+    /// The file has to be on the disk before its name is, and the name before anybody relies on it.
+    #[test]
+    fn each_step_is_durable_before_the_next() {
+        let dir = tempfile::TempDir::new().expect("a directory can be made");
+        let files = Files::new(dir.path()).expect("it has a path");
+        let mut synced = Vec::new();
+        let written = write_with(&files, |file| {
+            let metadata = file.metadata()?;
+            synced.push((metadata.is_dir(), metadata.len() == 2, files.schema.exists()));
+            Ok(())
+        });
+        written.expect("it can be written");
+        assert_eq!(synced.len(), 2);
+        assert_eq!(
+            synced[0],
+            (false, true, false),
+            "all of the file, under another name"
+        );
+        assert!(synced[1].0 && synced[1].2, "the directory, with the file in it");
+        assert_eq!(fs::read(&files.schema).expect("it is there"), b"10");
+
+        fs::remove_file(&files.schema).expect("it is there");
+        write_with(&files, |_| Err(io::Error::other("refused"))).expect_err("the disk refuses");
+        assert!(!files.schema.exists());
     }
 }

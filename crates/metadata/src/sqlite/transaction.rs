@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Write transactions: all that is done in one becomes visible and durable together, or not at all.
+//! Write transactions: all that is done in one becomes visible together, or not at all.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use superpose_store_path::{ReadDerivation, Signature, StorePath};
 
 use super::busy::retry;
-use super::copy_in::CopyStats;
+use super::copy_in::{CopyStats, KnownOutputs};
 use super::database::Database;
 use super::fault::explain;
 use super::register::RegisterStats;
@@ -43,7 +43,13 @@ impl<'a> Transaction<'a> {
         self.database
     }
 
-    /// Makes everything visible and durable.
+    /// Makes everything visible.
+    ///
+    /// # Durability
+    /// It survives the death of this process. A power cut it survives only once [`Database::sync`] was called, or SQLite
+    /// has copied the log into the database, or if there is no log ([`JournalMode::Truncate`](crate::JournalMode::Truncate))
+    /// and [`MetadataSync::Normal`](crate::MetadataSync::Normal) was asked for. Until then a power cut undoes whole
+    /// transactions, the last ones first.
     ///
     /// # Errors
     /// If SQLite cannot write it. Then it was not done.
@@ -75,9 +81,11 @@ impl<'a> Transaction<'a> {
     /// references are valid here or among the paths: a source that is trusted to be read is trusted to be copied.
     ///
     /// # Errors
-    /// If a reference is not valid, or `from` cannot be read. The transaction should then be dropped.
+    /// If a reference is not valid, a derivation is not valid in `from`, or that cannot be read. The transaction should
+    /// then be dropped.
     pub fn copy_in(&mut self, infos: &[PathInfo], from: &dyn MetadataSource) -> Result<CopyStats> {
-        self.writer()?.copy_in(infos, from)
+        self.writer()?
+            .copy_in(infos, &mut |paths| from.derivation_outputs(paths))
     }
 
     /// Makes paths no longer valid, and returns how many were. Those that were not are no matter.
@@ -195,10 +203,16 @@ impl Database {
 
     /// Copies paths from another source in a transaction of their own; see [`Transaction::copy_in`].
     ///
+    /// `from` is asked before the transaction begins, so that other writers do not wait for it.
+    ///
     /// # Errors
     /// As [`Transaction::copy_in`], and those of beginning and committing. Nothing is copied then.
     pub fn copy_in(&mut self, infos: &[PathInfo], from: &dyn MetadataSource) -> Result<CopyStats> {
-        self.write(|transaction| transaction.copy_in(infos, from))
+        let mut outputs = KnownOutputs::of(infos, from)?;
+        self.write(|transaction| {
+            let writer = transaction.writer()?;
+            writer.copy_in(infos, &mut |paths| Ok(outputs.take(paths)))
+        })
     }
 
     /// Makes paths no longer valid in a transaction of their own; see [`Transaction::invalidate`].

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use rusqlite::types::Value;
 use superpose_metadata::{Closure, MetadataSource};
 
-use crate::fixture::{State, chain, path};
+use crate::fixture::{DRV, State, chain, path, store_path};
 
 /// Spoils the row of `lib` and asks for it.
 fn check(change: &str, expected: Option<&str>) {
@@ -145,6 +145,25 @@ fn dangling_references_are_named() {
     let error = database.closure(&[path("app")], Closure::References).unwrap_err();
     assert!(
         error.to_string().contains("column Refs.reference of `row "),
+        "{error}"
+    );
+}
+
+#[test]
+fn output_names_are_not_guessed() {
+    let state = State::with_sample();
+    state
+        .raw()
+        .execute_batch("UPDATE DerivationOutputs SET id = CAST(x'6fff' AS TEXT)")
+        .unwrap();
+    let error = state
+        .read_only()
+        .derivation_outputs(&[store_path(DRV)])
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("column DerivationOutputs.id of `/nix/store/")
+            && error.ends_with("holds the text `o\\xff`: expected UTF-8"),
         "{error}"
     );
 }

@@ -7,6 +7,7 @@
 
 mod busy;
 mod child;
+mod copies;
 mod fixture;
 mod impossible_rows;
 mod one_process;
