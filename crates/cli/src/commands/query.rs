@@ -19,7 +19,7 @@ use crate::path_arguments::PathArguments;
 
 /// Ask one thing about paths, as `nix-store --query`
 ///
-/// Lists are the union over all arguments, with dependencies before dependents; of what belongs to one path there
+/// Lists are the union over all arguments, with dependencies before dependents (referrers: by name); of what belongs to one path there
 /// is one line for each argument.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -235,8 +235,11 @@ fn sorted(view: &StoreView, paths: Vec<StorePath>) -> Result<Vec<StorePath>> {
     Ok(order::dependencies_first(paths, &edges))
 }
 
-/// The same for referrers, which are many: most have no referrers themselves, so their order is cheaper to find from
-/// the other end.
+/// The referrers of all paths, by name.
+///
+/// # Deviation
+/// Nix puts dependencies before dependents here too, for which it reads the references of every referrer: of a library
+/// that everything uses, those of the whole store.
 fn referrers(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {
     let mut list: Vec<StorePath> = view.referrers(paths)?.into_iter().flatten().collect();
     // Those of one path are sorted.
@@ -244,20 +247,7 @@ fn referrers(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {
         list.sort_unstable();
         list.dedup();
     }
-    let edges: Vec<_> = list
-        .iter()
-        .zip(view.referrers(&list)?)
-        .flat_map(|(path, referrers)| {
-            referrers
-                .into_iter()
-                .map(move |referrer| (referrer, path.clone()))
-        })
-        .collect();
-    Ok(if edges.is_empty() {
-        list
-    } else {
-        order::dependencies_first(list, &edges)
-    })
+    Ok(list)
 }
 
 fn outputs(view: &StoreView, paths: &[StorePath]) -> Result<Vec<StorePath>> {
