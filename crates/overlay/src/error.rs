@@ -303,6 +303,17 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// An object could not be written, most often because the disk is full. What there was of it is removed.
+    #[error("cannot add '{name}' to the store directory '{}'", path.display())]
+    CannotAdd {
+        /// The name of the object.
+        name: String,
+        /// The physical store directory.
+        path: PathBuf,
+        /// What failed: reading what is to be added, or writing it.
+        #[source]
+        source: Box<superpose_nar::Error>,
+    },
     /// A store path, hash, URL or setting could not be understood.
     #[error(transparent)]
     StorePath(#[from] superpose_store_path::Error),

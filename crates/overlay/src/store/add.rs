@@ -166,7 +166,7 @@ impl Store {
                 outcome: Outcome::AlreadyValid(layer),
             });
         }
-        self.with_scratch(|store, scratch| {
+        self.with_scratch(options, |store, scratch| {
             superpose_nar::restore(
                 &mut &nar[..],
                 store.real.fd(),
@@ -183,7 +183,7 @@ impl Store {
         options: &AddOptions,
         fill: impl FnOnce(&Store, &Scratch, Taps<'_>) -> Result<Hashed>,
     ) -> Result<Added> {
-        self.with_scratch(|store, scratch| {
+        self.with_scratch(options, |store, scratch| {
             let mut hasher = Hasher::new(options.algorithm);
             let (taps, plain) = match options.method {
                 ContentMethod::Nar if options.algorithm == HashAlgorithm::Sha256 => (Taps::none(), true),
@@ -206,9 +206,21 @@ impl Store {
     }
 
     /// Chooses a scratch name for `make`, and discards what is left under it, however that ends.
-    fn with_scratch(&mut self, make: impl FnOnce(&mut Store, &Scratch) -> Result<Added>) -> Result<Added> {
+    fn with_scratch(
+        &mut self,
+        options: &AddOptions,
+        make: impl FnOnce(&mut Store, &Scratch) -> Result<Added>,
+    ) -> Result<Added> {
         let scratch = self.scratch()?;
-        let added = make(self, &scratch);
+        let added = make(self, &scratch).map_err(|error| match error {
+            // It knows only names below the store directory, and of those the scratch name.
+            Error::Nar(source) => Error::CannotAdd {
+                name: options.name.as_str().to_owned(),
+                path: self.real.path().to_owned(),
+                source: Box::new(source),
+            },
+            other => other,
+        });
         if !matches!(
             &added,
             Ok(Added {
