@@ -67,6 +67,22 @@ impl Layers {
         self
     }
 
+    /// The same with the upper layer, and what goes with it, in a directory where another file system is to be
+    /// mounted.
+    #[must_use]
+    pub fn with_upper_in(mut self, dir: &str) -> Self {
+        self.names.upper = format!("{dir}/upper").into();
+        self.names.work = format!("{dir}/work").into();
+        self
+    }
+
+    /// The same with the state directory, too.
+    #[must_use]
+    pub fn with_state_in(mut self, dir: &str) -> Self {
+        self.names.merged = format!("{dir}/merged").into();
+        self
+    }
+
     /// The directory around all of them.
     #[must_use]
     pub fn scratch(&self) -> &Scratch {
@@ -190,6 +206,69 @@ impl Layers {
             fs::create_dir_all(dir)?;
         }
         OverlayMount::new(&[&self.lower_dir()], &self.upper(), &self.work(), &self.merged())
+    }
+
+    /// Puts a copy of an object of the lower store into the upper layer and its row into the upper database, as
+    /// stock Nix leaves it when an object was added above first and below later. The mount must be there.
+    ///
+    /// # Errors
+    /// If the object cannot be copied or made known.
+    pub fn duplicate(&self, path: &str) -> Result<()> {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let copy = Invocation::new("cp").arg("-a").arg(self.lower_dir().join(name));
+        copy.arg(self.upper().join(name)).succeed()?;
+        self.superpose()?.args(["ensure", path]).succeed()?;
+        // The kernel may remember that the lower object shows.
+        self.superpose()?.arg("remount").succeed()?;
+        Ok(())
+    }
+
+    /// The names in the upper layer, without those that begin with a dot.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub fn upper_names(&self) -> Result<Vec<String>> {
+        let names =
+            fs::read_dir(self.upper())?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.retain(|name| !name.starts_with('.'));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Adds a small file to the lower store, and gives its path.
+    ///
+    /// # Errors
+    /// If it cannot be added.
+    pub fn add_below(&self, name: &str, text: &str, references: &[&str]) -> Result<String> {
+        self.add(self.below()?, name, text, references)
+    }
+
+    /// Adds a small file to the overlay store, and gives its path.
+    ///
+    /// # Errors
+    /// If it cannot be added.
+    pub fn add_above(&self, name: &str, text: &str, references: &[&str]) -> Result<String> {
+        self.add(self.superpose()?, name, text, references)
+    }
+
+    fn add(&self, superpose: Invocation, name: &str, text: &str, references: &[&str]) -> Result<String> {
+        let references = references.iter().flat_map(|reference| ["--reference", reference]);
+        let add = superpose.arg("add").args(references).arg(self.file(name, text)?);
+        Ok(add.succeed()?.line()?.to_owned())
+    }
+
+    /// Adds a directory with a file in it to the lower store, and gives its path.
+    ///
+    /// # Errors
+    /// If it cannot be added.
+    pub fn add_tree_below(&self, name: &str, references: &[&str]) -> Result<String> {
+        let tree = self.join(name);
+        fs::create_dir_all(tree.join("share"))?;
+        fs::write(tree.join("share/text"), name)?;
+        let references = references.iter().flat_map(|reference| ["--reference", reference]);
+        let add = self.below()?.arg("add").args(references).arg(tree);
+        Ok(add.succeed()?.line()?.to_owned())
     }
 
     /// Writes a file beside the layers, to be added.

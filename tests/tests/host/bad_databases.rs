@@ -24,6 +24,7 @@ pub(crate) fn register(suite: &mut Suite) {
         an_older_schema_below_is_read_when_its_tables_allow,
         a_row_that_is_broken_is_named_and_hurts_no_other,
         a_locked_database_is_waited_for,
+        a_wait_has_a_limit_if_asked_for,
         readers_do_not_wait_for_a_writer,
         a_directory_in_the_place_of_the_database_is_named
     );
@@ -249,7 +250,6 @@ fn a_row_that_is_broken_is_named_and_hurts_no_other() -> Result<()> {
         ("deriver", "'nonsense'"),
         ("sigs", "'no colon'"),
         ("ca", "'fixed:nonsense'"),
-        ("narSize", "-1"),
     ] {
         database.execute_batch(&format!(
             "update ValidPaths set {column} = {value} where path like '%-a.txt'"
@@ -279,7 +279,7 @@ fn a_row_that_is_broken_is_named_and_hurts_no_other() -> Result<()> {
             "{report}"
         );
         database.execute_batch(&format!(
-            "update ValidPaths set hash = '{hash}', deriver = null, sigs = null, ca = null, narSize = 120
+            "update ValidPaths set hash = '{hash}', deriver = null, sigs = null, ca = null
              where path like '%-a.txt'"
         ))?;
     }
@@ -314,6 +314,57 @@ fn a_locked_database_is_waited_for() -> Result<()> {
     layers
         .below()?
         .args(["check-validity", added.line()?])
+        .succeed()?;
+    Ok(())
+}
+
+fn a_wait_has_a_limit_if_asked_for() -> Result<()> {
+    let layers = store()?;
+    let database = layers.lower_database().display().to_string();
+    let lock = locked(&layers)?;
+    let add = || {
+        Ok::<_, anyhow::Error>(
+            layers
+                .below()?
+                .args(["--wait", "1", "add"])
+                .arg(layers.file("late", "late\n")?),
+        )
+    };
+    let refused = add()?.exit_with(1)?;
+    for fragment in [database.as_str(), "busy"] {
+        ensure!(
+            refused.errors().contains(fragment),
+            "no `{fragment}` in {refused}"
+        );
+    }
+    let objects = fs::read_dir(layers.lower_dir())?.count();
+    ensure!(objects == 2, "an object without a row was left: {objects} names");
+    drop(lock);
+    add()?.succeed()?;
+
+    // A collector of Nix at work keeps deletions out.
+    let gc_lock = state(&layers).join("gc.lock");
+    let collecting = fs::File::create(&gc_lock)?;
+    rustix::fs::flock(&collecting, rustix::fs::FlockOperation::LockExclusive)?;
+    let refused = layers
+        .below()?
+        .args(["--wait", "1", "delete", OBJECT])
+        .exit_with(1)?;
+    for fragment in [
+        gc_lock.display().to_string().as_str(),
+        "held by another process",
+        "1.0 s",
+    ] {
+        ensure!(
+            refused.errors().contains(fragment),
+            "no `{fragment}` in {refused}"
+        );
+    }
+    layers.below()?.args(["check-validity", OBJECT]).succeed()?;
+    drop(collecting);
+    layers
+        .below()?
+        .args(["--wait", "1", "delete", OBJECT])
         .succeed()?;
     Ok(())
 }

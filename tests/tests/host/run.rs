@@ -30,6 +30,7 @@ pub(crate) fn register(suite: &mut Suite) {
         an_interrupted_run_leaves_nothing_behind,
         a_live_log_below_is_read,
         a_run_within_a_run_uses_its_mount,
+        a_second_run_over_one_upper_layer_is_refused,
         a_lower_store_that_cannot_be_read_is_named
     );
 }
@@ -371,6 +372,23 @@ fn a_run_within_a_run_uses_its_mount() -> Result<()> {
     let script = "\"$0\" mount; \"$0\" run -- \"$0\" check-mount";
     let nested = frozen.script(script)?.succeed()?;
     ensure!(nested.errors().contains("already"), "{nested}");
+    Ok(())
+}
+
+fn a_second_run_over_one_upper_layer_is_refused() -> Result<()> {
+    let frozen = frozen()?;
+    let mark = frozen.layers.join("home/ready");
+    let mut first = frozen
+        .run()?
+        .args(["sh", "-c", "touch ready; exec sleep 600"])
+        .start()?;
+    first.wait_until("the command ran", || Ok(mark.exists()))?;
+    let second = frozen.run()?.arg("true").exit_with(1)?;
+    let upper = frozen.layers.upper().display().to_string();
+    ensure!(second.errors().contains(&upper), "{second}");
+    first.signal(Signal::TERM)?;
+    first.finish()?;
+    frozen.run()?.arg("true").succeed()?;
     Ok(())
 }
 

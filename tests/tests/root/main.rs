@@ -3,7 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod check_mount;
+mod crashes;
+mod deleting;
+mod full_disk;
+mod hooks;
 mod manual;
+mod nested;
 mod smoke;
 
 use std::process::ExitCode;
@@ -15,5 +20,10 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     manual::register(&mut suite);
     check_mount::register(&mut suite);
+    hooks::register(&mut suite);
+    deleting::register(&mut suite);
+    full_disk::register(&mut suite);
+    nested::register(&mut suite);
+    crashes::register(&mut suite);
     suite.run()
 }

@@ -177,32 +177,49 @@ fn checked(tally: Tally, status: ExitStatus, what: &str) -> Result<Tally> {
 
 /// The suites over the built program: each is a program of its own, and leaves a report.
 fn suites(tiers: &[Tier], filter: Option<&str>, parts: &mut Vec<(String, Tally)>) -> Result<()> {
-    let programs = cargo_run::build(&["build"])?;
-    let program = programs
-        .iter()
-        .find(|built| built.name == "superpose")
-        .context("no program was built")?;
+    let crashing = crashing_program()?;
+    let program = program(&["build"])?;
     let suites = cargo_run::build(&["test", "--no-run", "--package", "superpose-tests", "--tests"])?;
     let report = workspace::fetched().join("suite-report.json");
     for tier in tiers {
         let suite = suites.iter().find(|built| built.name == tier.name());
         let suite = suite.with_context(|| format!("no suite {} was built", tier.name()))?;
         println!("\nsuite {}", tier.name());
-        let tally = run_suite(&suite.path, &program.path, &report, filter)?;
+        let mut command = Command::new(&suite.path);
+        command
+            .args(filter)
+            .env("SUPERPOSE_BIN", &program)
+            .env("SUPERPOSE_CRASH_BIN", &crashing)
+            .env("SUPERPOSE_TEST_REPORT", &report);
+        let tally = run_suite(command, &report)?;
         parts.push((format!("suite {}", tier.name()), tally));
     }
     Ok(())
 }
 
-fn run_suite(suite: &Path, program: &PathBuf, report: &PathBuf, filter: Option<&str>) -> Result<Tally> {
+/// The program with the points at which a test may kill it. It is built where the program itself is, so that the two
+/// share what they depend on, and then put aside: whatever is built next takes its name.
+fn crashing_program() -> Result<PathBuf> {
+    let built = program(&["build", "--features", "superpose-cli/crash-points"])?;
+    let name = built.file_name().context("a program without a name")?;
+    let aside = built.with_file_name("crash-points");
+    fs::create_dir_all(&aside)?;
+    let aside = aside.join(name);
+    fs::copy(&built, &aside).with_context(|| format!("copying {}", built.display()))?;
+    Ok(aside)
+}
+
+fn program(build: &[&str]) -> Result<PathBuf> {
+    let programs = cargo_run::build(build)?;
+    let program = programs.into_iter().find(|built| built.name == "superpose");
+    Ok(program.context("no program was built")?.path)
+}
+
+fn run_suite(command: Command, report: &Path) -> Result<Tally> {
     if report.exists() {
         fs::remove_file(report)?;
     }
-    let mut command = Command::new(suite);
-    command
-        .args(filter)
-        .env("SUPERPOSE_BIN", program)
-        .env("SUPERPOSE_TEST_REPORT", report);
+    let suite = PathBuf::from(command.get_program());
     let status = within_limit(command)?;
     let text = fs::read_to_string(report);
     let text = text.with_context(|| format!("{} ended ({status}) without a report", suite.display()))?;
