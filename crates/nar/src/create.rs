@@ -238,8 +238,9 @@ impl Builder {
         let stripped = strip(root, trail)?;
         let given = Mode::from_raw_mode(made.st_mode);
         self.surroundings = Some(Surroundings {
-            // Where an access control list decided on the mode, the umask has not been seen yet.
-            modes: !given.contains(asked & EXECUTABLE_MODE) || stripped.inherited,
+            // Where an access control list decided on the mode, the umask has not been seen yet. Every bit counts: a directory
+            // that its owner may not write to cannot be filled.
+            modes: !given.contains(asked) || stripped.inherited,
             attributes: stripped.other,
         });
         Ok(())

@@ -2,7 +2,7 @@
 //! Directories for tests.
 
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use superpose_nar::{HashingWriter, NarHash, dump, remove_tree};
@@ -26,6 +26,8 @@ impl Scratch {
             &usual
         };
         let holder = tempfile::tempdir_in(base).unwrap();
+        // Whatever the umask is: one test makes it a strange one.
+        fs::set_permissions(holder.path(), fs::Permissions::from_mode(0o700)).unwrap();
         Self {
             directory: File::open(holder.path()).unwrap(),
             holder,

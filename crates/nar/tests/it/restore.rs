@@ -4,11 +4,15 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 
 use superpose_nar::{Error, RestoreOptions, SyncPolicy, Taps, restore, restore_hashed};
 
 use crate::files::{Scratch, assert_canonical};
 use crate::model::{Node, archive, directory, executable, file, link, make};
+
+/// Whoever owns no files.
+const NOBODY: u32 = 65534;
 
 fn sample() -> Node {
     directory([
@@ -61,19 +65,45 @@ fn the_umask_does_not_matter() {
         "vectors::links_and_directories",
     ];
     for mask in ["0000", "0022", "0077", "0037"] {
-        let output = std::process::Command::new("sh")
-            .args(["-c", r#"umask "$1" && shift && exec "$@""#, "sh", mask])
-            .arg(std::env::current_exe().unwrap())
-            .arg("--exact")
-            .args(tests)
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("3 passed"),
-            "{mask}: {text}"
+        check_with_umask(mask, &tests);
+    }
+}
+
+/// Not even if it takes the owner's right to fill what he makes. The privileged do not need that right.
+#[test]
+fn the_umask_does_not_matter_to_the_owner() {
+    for mask in ["0200", "0300"] {
+        check_with_umask(
+            mask,
+            &["restore::metadata_is_canonical", "vectors::links_and_directories"],
         );
     }
+}
+
+fn check_with_umask(mask: &str, tests: &[&str]) {
+    let mut command = std::process::Command::new("sh");
+    // The program may lie where others may not look, so it is handed over as a file.
+    command
+        .args([
+            "-c",
+            r#"umask "$1" && shift && exec /proc/self/fd/0 "$@""#,
+            "sh",
+            mask,
+            "--exact",
+        ])
+        .args(tests)
+        .current_dir("/")
+        .stdin(fs::File::open(std::env::current_exe().unwrap()).unwrap());
+    if rustix::process::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains(&format!("{} passed", tests.len())),
+        "{mask}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]
