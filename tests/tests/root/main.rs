@@ -9,6 +9,7 @@ mod full_disk;
 mod hooks;
 mod manual;
 mod nested;
+mod readme;
 mod smoke;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     deleting::register(&mut suite);
     full_disk::register(&mut suite);
     nested::register(&mut suite);
+    readme::register(&mut suite);
     crashes::register(&mut suite);
     suite.run()
 }

@@ -3,8 +3,7 @@
 
 use std::ffi::OsStr;
 
-use rustix::fs::{self, AtFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::fs::{self, AtFlags};
 use superpose_metadata::{MetadataSource, PathInfo};
 use superpose_nar::{RestoreOptions, SyncPolicy};
 use superpose_store_path::StorePath;
@@ -122,7 +121,7 @@ impl Store {
         }
         self.options.crash_points.reached(CrashPoint::ObjectRegistered);
         if self.options.durability == Durability::Synced {
-            self.sync_database()?;
+            self.database.sync()?;
         }
         locks.release(|_| release);
         Ok(Placed::Now)
@@ -159,17 +158,5 @@ impl Store {
             superpose_nar::remove_tree(self.real.fd(), path.base_name())?;
         }
         Ok(())
-    }
-
-    /// Has the rows on the disk: with a write-ahead log, SQLite itself syncs at checkpoints only.
-    pub(super) fn sync_database(&self) -> Result<()> {
-        let mut log = self.database.file().as_os_str().to_owned();
-        log.push("-wal");
-        let synced = fs::open(&log, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fdatasync);
-        match synced {
-            // Without a write-ahead log the commit itself synced.
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(source) => Err(Error::io("sync the database log", log, source)),
-        }
     }
 }

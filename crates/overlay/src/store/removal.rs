@@ -96,7 +96,7 @@ impl Store {
                 journal.close()?;
                 return Err(error.into());
             }
-            self.sync_database()?;
+            self.database.sync()?;
             self.options.crash_points.reached(CrashPoint::RowsDeleted);
             self.move_out(&intent, trash.as_ref())?;
             self.complete(&mut journal, &intent, &mut removal)?;
@@ -109,7 +109,7 @@ impl Store {
     fn remove_local(&mut self, objects: &[StorePath], rows: &[StorePath]) -> Result<Removal> {
         self.database.invalidate(rows)?;
         if self.options.durability == Durability::Synced {
-            self.sync_database()?;
+            self.database.sync()?;
         }
         self.options.crash_points.reached(CrashPoint::RowsDeleted);
         let mut removal = Removal::default();
