@@ -7,6 +7,7 @@
 //!
 //! ```
 //! use superpose_overlay::{AddOptions, Layout, OpenOptions, Outcome, Source, Store};
+//! use superpose_overlay::metadata::MetadataSource;
 //! use superpose_overlay::store_path::{Defaults, Name, StoreReference};
 //!
 //! let root = tempfile::tempdir()?;

@@ -107,15 +107,11 @@ fn leaves_a_writable_mount_writable() {
 
 fn refuses_what_is_no_overlay_mount() {
     let stand = Stand::mounted();
-    let inside = stand.directory("merged/inside");
-    let error = refresh(&inside).unwrap_err();
-    assert!(
-        matches!(&error, Error::NotAMountPoint { path, .. } if *path == inside),
-        "{error}"
-    );
+    // A store may lie below the root of the mount, as in a container.
+    refresh(&stand.directory("merged/inside")).unwrap();
     let error = refresh(&stand.lower).unwrap_err();
     assert!(
-        matches!(&error, Error::NotAMountPoint { path, .. } if *path == stand.lower),
+        matches!(&error, Error::NotAnOverlay { path, .. } if *path == stand.lower),
         "{error}"
     );
     let other = stand.directory("other");
