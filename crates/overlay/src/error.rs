@@ -283,12 +283,6 @@ pub enum Error {
         /// What is wrong with it.
         found: String,
     },
-    /// Another process is undoing or finishing an interrupted operation.
-    #[error("another process is at work with the crash journal in '{}': try again when it is done", path.display())]
-    JournalBusy {
-        /// The directory of the journal.
-        path: PathBuf,
-    },
     /// A way of addition that is not supported.
     #[error(
         "cannot add '{name}' by git hashing or with a reference to itself: expected nar, flat or text hashing"
