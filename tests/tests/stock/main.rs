@@ -2,7 +2,11 @@
 //! Stock tier: stock Nix beside superpose, on equal stores and in turns on one store.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+mod beside;
+mod local_stores;
+mod overlay_stores;
 mod smoke;
+mod together;
 
 use std::process::ExitCode;
 
@@ -11,5 +15,8 @@ use superpose_tests::{Suite, Tier};
 fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Stock);
     smoke::register(&mut suite);
+    local_stores::register(&mut suite);
+    overlay_stores::register(&mut suite);
+    together::register(&mut suite);
     suite.run()
 }
