@@ -76,6 +76,9 @@ fn print(dir: &StoreDir, report: &VerifyReport) -> Result<()> {
 fn describe(dir: &StoreDir, fault: &Fault) -> String {
     let path = dir.display(fault.path());
     match fault {
+        Fault::Missing { referrers, .. } if referrers.is_empty() => {
+            format!("'{path}' is missing, though it is valid in the lower store")
+        }
         Fault::Missing { referrers, .. } => {
             let first = referrers
                 .first()

@@ -55,7 +55,10 @@ impl Default for VerifyOptions {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The object is gone, and valid paths refer to it.
+    /// The object is gone, and valid paths refer to it, or it is valid in the lower store.
+    ///
+    /// # Deviation
+    /// Nix forgets a row of the latter kind, and copies it up again when it is next asked about it.
     Missing {
         /// The path.
         path: StorePath,
@@ -168,10 +171,19 @@ impl Store {
             return Ok(present);
         }
         // What a present object needs is missed, and so is what that needs; the rest is not. A lower object that is
-        // there counts too, though its row is not above.
+        // there counts too, though its row is not above. What is valid below is missed in any case: without its row
+        // above it would be as valid as before.
         let referrers = self.metadata().referrers(&gone)?;
+        let valid_below = match &self.below {
+            Some(below) => below.lower.are_valid(&gone)?,
+            None => vec![false; gone.len()],
+        };
         let mut needing = present.clone();
-        for (path, referrers) in gone.iter().zip(&referrers) {
+        for ((path, referrers), valid_below) in gone.iter().zip(&referrers).zip(valid_below) {
+            if valid_below {
+                needing.push(path.clone());
+                continue;
+            }
             for referrer in referrers.iter().filter(|referrer| *referrer != path) {
                 if self.exists(referrer)? {
                     needing.push(path.clone());
