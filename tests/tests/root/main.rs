@@ -11,6 +11,7 @@ mod manual;
 mod nested;
 mod readme;
 mod smoke;
+mod verifying;
 
 use std::process::ExitCode;
 
@@ -27,5 +28,6 @@ fn main() -> ExitCode {
     nested::register(&mut suite);
     readme::register(&mut suite);
     crashes::register(&mut suite);
+    verifying::register(&mut suite);
     suite.run()
 }

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod beside;
+mod deviations;
 mod local_stores;
+mod mounts;
 mod overlay_stores;
 mod smoke;
 mod together;
@@ -18,5 +20,7 @@ fn main() -> ExitCode {
     local_stores::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
+    mounts::register(&mut suite);
+    deviations::register(&mut suite);
     suite.run()
 }
