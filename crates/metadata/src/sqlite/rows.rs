@@ -107,7 +107,7 @@ impl Record<'_> {
         Ok(signatures)
     }
 
-    /// Returns all of a row of valid paths but the references. The first columns must be [`INFO_COLUMNS`].
+    /// Returns all of a row of valid paths but the references. The first columns must be those of `info_columns!`.
     pub(super) fn info(&self, path: &StorePath) -> Result<PathInfo> {
         let deriver = self
             .optional_text(2, "ValidPaths.deriver")?
