@@ -33,7 +33,7 @@ pub struct StoreView {
 
 #[derive(Debug)]
 enum Parts {
-    Local(Database),
+    Local(Box<Database>),
     Overlay {
         upper: Upper,
         layer: Option<UpperLayer>,
@@ -67,7 +67,7 @@ impl StoreView {
         let settings = layout.settings();
         let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
         let parts = match layout {
-            Layout::Local(_) => Parts::Local(Database::open(&options)?),
+            Layout::Local(_) => Parts::Local(Box::new(Database::open(&options)?)),
             Layout::Overlay(overlay) => {
                 let upper = match Database::open(&options) {
                     Ok(database) => Upper::Database(Box::new(database)),
@@ -125,7 +125,7 @@ impl StoreView {
     #[must_use]
     pub fn upper_metadata(&self) -> &dyn MetadataSource {
         match &self.parts {
-            Parts::Local(database) => database,
+            Parts::Local(database) => database.as_ref(),
             Parts::Overlay { upper, .. } => upper.source(),
         }
     }
@@ -189,7 +189,7 @@ impl StoreView {
 
     fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> A) -> A {
         match &self.parts {
-            Parts::Local(database) => ask(database),
+            Parts::Local(database) => ask(database.as_ref()),
             Parts::Overlay { upper, lower, .. } => ask(&Merged {
                 upper: upper.source(),
                 lower: Some(lower.as_ref()),
