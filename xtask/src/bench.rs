@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::Args as ClapArgs;
 
-use crate::{cargo_run, workspace};
+use crate::{cargo_run, dist, workspace};
 
 /// Measure superpose against stock Nix, as root; fails if a target is missed
 #[derive(Debug, ClapArgs)]
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         stock.join("stamp").is_file(),
         "stock Nix is not fetched: `cargo xtask stock-nix`"
     );
-    let superpose = built(&["build", "--release", "--package", "superpose-cli"], "superpose")?;
+    let superpose = dist::program()?;
     let bench = built(
         &[
             "build",

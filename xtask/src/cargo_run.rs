@@ -61,7 +61,11 @@ pub(crate) struct Built {
 
 /// Builds, and returns the programs that the given arguments make.
 pub(crate) fn build(args: &[&str]) -> Result<Vec<Built>> {
-    let mut command = cargo(args);
+    build_with(cargo(args))
+}
+
+/// The same with a run of cargo that was prepared otherwise.
+pub(crate) fn build_with(mut command: Command) -> Result<Vec<Built>> {
     command.arg("--message-format=json-render-diagnostics");
     eprintln!("$ {}", described(&command));
     let messages = read(command)?;

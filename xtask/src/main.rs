@@ -14,6 +14,7 @@
 mod bench;
 mod cargo_run;
 mod demo;
+mod dist;
 mod lint;
 mod stock_nix;
 mod test;
@@ -29,6 +30,7 @@ use clap::Parser;
 enum Task {
     Bench(bench::Args),
     Demo(demo::Args),
+    Dist(dist::Args),
     Lint(lint::Args),
     StockNix(stock_nix::Args),
     Test(test::Args),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Lint(args) => lint::run(&args),
         Task::StockNix(args) => stock_nix::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),
