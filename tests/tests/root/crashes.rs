@@ -65,6 +65,35 @@ impl Store {
             .arg(self.layers.url()))
     }
 
+    /// A deletion that was interrupted is undone or finished, and not just forgotten: what is in the upper layer has a
+    /// row, and what has none is gone from there.
+    fn expect_nothing_half_deleted(&self) -> Result<()> {
+        self.layers.superpose()?.args(["path-info", "--all"]).succeed()?;
+        let names = self.layers.upper_names()?;
+        for own in &self.own {
+            let valid = self
+                .layers
+                .superpose()?
+                .args(["check-validity", own])
+                .run()?
+                .code()
+                == Some(0);
+            let is_there = names.iter().any(|name| own.ends_with(name));
+            ensure!(
+                valid == is_there,
+                "{own} is valid: {valid}, is in the upper layer: {is_there}"
+            );
+        }
+        let status = self
+            .layers
+            .superpose()?
+            .args(["status", "--json"])
+            .succeed()?
+            .json()?;
+        ensure!(status["upper"]["unknownObjects"] == 0, "{status}");
+        Ok(())
+    }
+
     /// Everything that must hold whatever happened.
     fn expect_whole(&self) -> Result<()> {
         let program = || self.layers.superpose();
@@ -94,6 +123,18 @@ impl Store {
 
 /// Kills `operation` at each of its points in turn, each time in a new store.
 fn at_every_point(operation: impl Fn(Invocation, &Store) -> Result<Invocation>) -> Result<u32> {
+    at_every_point_then(operation, |_| Ok(()))
+}
+
+/// The same for deletions, which leave no garbage.
+fn at_every_point_of_a_deletion(operation: impl Fn(Invocation, &Store) -> Result<Invocation>) -> Result<u32> {
+    at_every_point_then(operation, Store::expect_nothing_half_deleted)
+}
+
+fn at_every_point_then(
+    operation: impl Fn(Invocation, &Store) -> Result<Invocation>,
+    check: impl Fn(&Store) -> Result<()>,
+) -> Result<u32> {
     for point in 1..MOST_POINTS {
         let store = overlay()?;
         let below = Tree::of(&store.layers.lower())?;
@@ -102,6 +143,7 @@ fn at_every_point(operation: impl Fn(Invocation, &Store) -> Result<Invocation>) 
             return Ok(point - 1);
         }
         ensure!(crashed.signal() == Some(6), "{crashed}");
+        check(&store)?;
         store.expect_whole()?;
         // It can be done again, or was done.
         operation(store.layers.superpose()?, &store)?.succeed()?;
@@ -127,13 +169,14 @@ fn an_addition_that_refers_below() -> Result<()> {
 }
 
 fn a_deletion_of_own_objects() -> Result<()> {
-    let points = at_every_point(|program, store| Ok(program.arg("delete").args(&store.own)))?;
+    let points = at_every_point_of_a_deletion(|program, store| Ok(program.arg("delete").args(&store.own)))?;
     ensure!(points >= 6, "only {points} points");
     Ok(())
 }
 
 fn a_deletion_of_duplicates() -> Result<()> {
-    let points = at_every_point(|program, store| Ok(program.args(["delete", &store.duplicates[1]])))?;
+    let points =
+        at_every_point_of_a_deletion(|program, store| Ok(program.args(["delete", &store.duplicates[1]])))?;
     ensure!(points >= 6, "only {points} points");
     Ok(())
 }
@@ -157,6 +200,7 @@ fn a_recovery_that_is_killed_itself() -> Result<()> {
                 .args(&store.duplicates);
             ensure!(delete.run()?.signal() == Some(6));
             let recovery = store.crashing(second)?.args(["path-info", "--all"]).run()?;
+            store.expect_nothing_half_deleted()?;
             store.expect_whole()?;
             if recovery.code() == Some(0) {
                 break;
