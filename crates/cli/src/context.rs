@@ -63,7 +63,10 @@ impl Context {
 
     /// The store, for questions. A removal that was interrupted is finished first, by whoever may: the mount may show
     /// what is gone until then. What is valid is there in any case, so everybody else gets an answer too.
-    pub(crate) fn view(&self) -> Result<StoreView> {
+    ///
+    /// It is never closed: the program ends when it has answered, and closing two databases first would be a tenth of
+    /// what a short question costs.
+    pub(crate) fn view(&self) -> Result<&'static StoreView> {
         let layout = self.layout()?;
         if let Layout::Overlay(overlay) = &layout
             && is_interrupted(&overlay.settings.state_dir)?
@@ -73,7 +76,7 @@ impl Context {
                 "an interrupted deletion is not finished yet: {error}"
             ));
         }
-        Ok(StoreView::open_verified(&layout)?)
+        Ok(Box::leak(Box::new(StoreView::open_verified(&layout)?)))
     }
 
     /// The store, for writing.

@@ -84,15 +84,15 @@ impl Args {
         let question = &self.question;
         let view = context.view()?;
         if let Some(part) = &question.hash_part {
-            return self.hash_part(&view, part);
+            return self.hash_part(view, part);
         }
         let paths = PathArguments::of(view.layout()).many(&self.paths)?;
         let list = if question.roots {
-            return self.roots(&view, &paths);
+            return self.roots(view, &paths);
         } else if question.references {
-            references(&view, &paths)?
+            references(view, &paths)?
         } else if question.referrers {
-            referrers(&view, &paths)?
+            referrers(view, &paths)?
         } else if question.referrers_closure {
             let mut list = view.closure(&paths, Closure::Referrers)?;
             // The walk gives dependents first.
@@ -101,16 +101,13 @@ impl Args {
         } else if question.requisites {
             view.closure(&paths, Closure::References)?
         } else if question.valid_derivers {
-            sorted(
-                &view,
-                view.valid_derivers(&paths)?.into_iter().flatten().collect(),
-            )?
+            sorted(view, view.valid_derivers(&paths)?.into_iter().flatten().collect())?
         } else if question.outputs {
-            outputs(&view, &paths)?
+            outputs(view, &paths)?
         } else {
-            return self.values(&view, &paths);
+            return self.values(view, &paths);
         };
-        self.print(&view, &list)
+        self.print(view, &list)
     }
 
     /// Prints a list of paths.

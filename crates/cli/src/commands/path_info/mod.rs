@@ -89,16 +89,16 @@ impl Known {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
         let view = context.view()?;
-        let paths = self.wanted(&view)?;
+        let paths = self.wanted(view)?;
         let mut output = Output::open()?;
         if self.json {
-            let known = self.ask(&view, paths)?;
+            let known = self.ask(view, paths)?;
             let sizes = if self.closure_size {
                 ClosureSizes::Shown
             } else {
                 ClosureSizes::Left
             };
-            json::print(&mut output, &view, known, self.json_format, sizes)?;
+            json::print(&mut output, view, known, self.json_format, sizes)?;
         } else if self.recursive && !(self.size || self.closure_size || self.layer) {
             // Nothing but names: much less to read from the database.
             for path in view.closure(&paths, Closure::References)? {
@@ -106,11 +106,11 @@ impl Args {
                 output.text("\n")?;
             }
         } else {
-            let mut known = self.ask(&view, paths)?;
+            let mut known = self.ask(view, paths)?;
             if !self.recursive {
-                known = dependencies_first(&view, known)?;
+                known = dependencies_first(view, known)?;
             }
-            self.print(&mut output, &view, &known)?;
+            self.print(&mut output, view, &known)?;
         }
         output.finish()?;
         Ok(Done::Fine)
