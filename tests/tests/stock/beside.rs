@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rusqlite::Connection;
 use serde_json::Value;
 use superpose_tests::{Finished, Invocation, Layers, OverlayMount, StockNix};
 
@@ -133,3 +134,21 @@ pub(crate) const DERIVATIONS: &str = r#"
       library = make "library" { outputs = [ "out" "dev" "doc" ]; inherit fixed; };
     in make "program" { inherit library flat file; dev = library.dev; quote = "\" \\ \n \t"; }
 "#;
+
+/// How many paths the upper database knows.
+pub(crate) fn rows(mounted: &Mounted) -> Result<i64> {
+    let database = Connection::open(mounted.layers.database())?;
+    Ok(database.query_row("select count(*) from ValidPaths", [], |row| row.get(0))?)
+}
+
+/// A mounted store with a library and a program that refers to it below, and nothing above.
+pub(crate) fn layered() -> Result<(Mounted, [String; 2])> {
+    let (mounted, paths) = mounted(|layers| {
+        let library = layers.add_tree_below("library", &[])?;
+        let program = layers.add_tree_below("program", &[&library])?;
+        Ok([library, program])
+    })?;
+    // Both make the database first.
+    mounted.superpose()?.arg("verify").succeed()?;
+    Ok((mounted, paths))
+}

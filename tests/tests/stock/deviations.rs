@@ -2,14 +2,14 @@
 //! What superpose does otherwise than stock Nix, on purpose: each trial shows both. DEVIATIONS.md lists them.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
 use superpose_tests::{Invocation, Layers, Need, StockNix, Suite, Tree, stock_trials, superpose};
 
-use crate::beside::{Mounted, lines, mounted};
+use crate::beside::{layered, lines, mounted, rows};
 
 pub(crate) fn register(suite: &mut Suite) {
     stock_trials!(
@@ -18,8 +18,6 @@ pub(crate) fn register(suite: &mut Suite) {
         wrong_usage_has_a_status_of_its_own,
         outputs_are_asked_of_derivations_only,
         json_has_two_more_keys,
-        several_deletions_are_all_or_nothing,
-        what_is_not_there_is_not_counted,
         restored_files_look_as_in_a_store
     );
     stock_trials!(
@@ -32,11 +30,6 @@ pub(crate) fn register(suite: &mut Suite) {
         outputs_of_derivations_below_are_known,
         a_store_that_is_not_mounted_is_left_alone,
         urls_of_overlay_stores_are_in_full,
-        deleting_what_is_only_below_counts_nothing,
-        rows_of_lower_objects_do_not_protect_a_duplicate,
-        an_unregistered_entry_below_gets_no_whiteout,
-        a_mount_is_made_fresh_without_a_hook,
-        a_failed_hook_is_not_forgotten,
         the_lower_store_is_not_even_opened_for_writing,
         a_log_below_is_read_though_the_store_is_read_only,
         an_object_that_is_gone_below_is_a_fault
@@ -103,47 +96,6 @@ fn json_has_two_more_keys(stock: StockNix) -> Result<()> {
     Ok(())
 }
 
-fn several_deletions_are_all_or_nothing(stock: StockNix) -> Result<()> {
-    let layers = Layers::new()?;
-    let add = || -> Result<_> {
-        let library = layers.add_below("library", "library\n", &[])?;
-        layers.add_below("program", "program\n", &[&library])?;
-        // Stock goes in the order of the paths: one that comes before the refused one is gone.
-        for number in 0.. {
-            let free = layers.add_below("free", &number.to_string(), &[])?;
-            if free < library {
-                return Ok([free, library]);
-            }
-        }
-        unreachable!("every second path comes before")
-    };
-    let paths = add()?;
-    stock
-        .nix_store(layers.lower())
-        .arg("--delete")
-        .args(&paths)
-        .exit_with(1)?;
-    layers.below()?.args(["check-validity", &paths[0]]).exit_with(1)?;
-    let paths = add()?;
-    layers.below()?.arg("delete").args(&paths).exit_with(1)?;
-    layers.below()?.args(["check-validity", &paths[0]]).succeed()?;
-    Ok(())
-}
-
-fn what_is_not_there_is_not_counted(stock: StockNix) -> Result<()> {
-    let layers = Layers::new()?;
-    layers.add_below("object", "object\n", &[])?;
-    let nowhere = "/nix/store/00000000000000000000000000000000-nowhere";
-    let theirs = stock
-        .nix_store(layers.lower())
-        .args(["--delete", nowhere])
-        .succeed()?;
-    ensure!(theirs.text()?.starts_with("1 store paths deleted"), "{theirs}");
-    let ours = layers.below()?.args(["delete", nowhere]).succeed()?;
-    ensure!(ours.text()?.starts_with("0 store paths deleted"), "{ours}");
-    Ok(())
-}
-
 fn restored_files_look_as_in_a_store(stock: StockNix) -> Result<()> {
     let layers = Layers::new()?;
     let file = layers.file("file", "text\n")?;
@@ -168,24 +120,6 @@ fn restored_files_look_as_in_a_store(stock: StockNix) -> Result<()> {
     ensure!(look(&theirs)?.0 != 0 && look(&theirs)?.1 != 1);
     ensure!(look(&ours)? == (0, 1));
     Ok(())
-}
-
-/// How many paths the upper database knows.
-fn rows(mounted: &Mounted) -> Result<i64> {
-    let database = Connection::open(mounted.layers.database())?;
-    Ok(database.query_row("select count(*) from ValidPaths", [], |row| row.get(0))?)
-}
-
-/// A mounted store with a library and a program that refers to it below, and nothing above.
-fn layered() -> Result<(Mounted, [String; 2])> {
-    let (mounted, paths) = mounted(|layers| {
-        let library = layers.add_tree_below("library", &[])?;
-        let program = layers.add_tree_below("program", &[&library])?;
-        Ok([library, program])
-    })?;
-    // Both make the database first.
-    mounted.superpose()?.arg("verify").succeed()?;
-    Ok((mounted, paths))
 }
 
 fn questions_write_nothing(stock: StockNix) -> Result<()> {
@@ -323,127 +257,6 @@ fn urls_of_overlay_stores_are_in_full(stock: StockNix) -> Result<()> {
     );
     // Stock understands it.
     stock.nix(url).args(["path-info", "--all"]).succeed()?;
-    Ok(())
-}
-
-fn deleting_what_is_only_below_counts_nothing(stock: StockNix) -> Result<()> {
-    let (mounted, [_, program]) = layered()?;
-    let theirs = mounted.nix_store(stock).args(["--delete", &program]).succeed()?;
-    ensure!(theirs.text()?.starts_with("1 store paths deleted"), "{theirs}");
-    let ours = mounted.superpose()?.args(["delete", &program]).succeed()?;
-    ensure!(ours.line()? == "0 store paths deleted, 0.0 KiB freed", "{ours}");
-    ensure!(
-        ours.errors().contains("stays valid: the lower store has it"),
-        "{ours}"
-    );
-    Ok(())
-}
-
-fn rows_of_lower_objects_do_not_protect_a_duplicate(stock: StockNix) -> Result<()> {
-    let (mounted, [library, program]) = layered()?;
-    mounted.layers.duplicate(&library)?;
-    mounted.superpose()?.args(["ensure", &program]).succeed()?;
-    let refused = mounted
-        .nix_store(stock)
-        .args(["--delete", &library])
-        .exit_with(1)?;
-    ensure!(refused.errors().contains("still alive"), "{refused}");
-    mounted.superpose()?.args(["delete", &library]).succeed()?;
-    ensure!(mounted.layers.upper_names()?.is_empty());
-    mounted.expect_whole(stock)
-}
-
-fn an_unregistered_entry_below_gets_no_whiteout(stock: StockNix) -> Result<()> {
-    let elsewhere = Layers::new()?;
-    let paths = [
-        elsewhere.add_below("one", "one\n", &[])?,
-        elsewhere.add_below("other", "other\n", &[])?,
-    ];
-    let names = [&paths[0], &paths[1]].map(|path| path.trim_start_matches("/nix/store/"));
-    let (mounted, ()) = mounted(|layers| {
-        fs::create_dir_all(layers.lower_dir())?;
-        for name in names {
-            fs::write(layers.lower_dir().join(name), "left behind")?;
-        }
-        Ok(())
-    })?;
-    for name in ["one", "other"] {
-        mounted.layers.add_above(name, &format!("{name}\n"), &[])?;
-    }
-    mounted.nix_store(stock).args(["--delete", &paths[0]]).succeed()?;
-    mounted.superpose()?.args(["delete", &paths[1]]).succeed()?;
-    // A whiteout is a name in the upper layer that the merged view lacks.
-    ensure!(
-        mounted.layers.upper_names()? == [names[0]],
-        "{:?}",
-        mounted.layers.upper_names()?
-    );
-    ensure!(!mounted.layers.merged().join(names[0]).exists());
-    ensure!(fs::read(mounted.layers.merged().join(names[1]))? == b"left behind");
-    Ok(())
-}
-
-fn a_mount_is_made_fresh_without_a_hook(stock: StockNix) -> Result<()> {
-    let (mounted, paths) = layered()?;
-    for path in &paths {
-        mounted.layers.duplicate(path)?;
-    }
-    let theirs = mounted.nix_store(stock).args(["--delete", &paths[1]]).succeed()?;
-    ensure!(theirs.errors().contains("needs remounting"), "{theirs}");
-    let ours = mounted
-        .superpose()?
-        .args(["delete", "--json", &paths[0]])
-        .succeed()?;
-    ensure!(
-        ours.json()?["remounted"] == true && ours.stderr.is_empty() || ours.errors().contains("note: "),
-        "{ours}"
-    );
-    for path in &paths {
-        let text = mounted
-            .layers
-            .merged()
-            .join(path.trim_start_matches("/nix/store/"))
-            .join("share/text");
-        ensure!(!fs::read(text)?.is_empty());
-    }
-    Ok(())
-}
-
-fn a_failed_hook_is_not_forgotten(stock: StockNix) -> Result<()> {
-    let (mounted, paths) = layered()?;
-    for path in &paths {
-        mounted.layers.duplicate(path)?;
-    }
-    let (hook, calls) = (mounted.layers.join("hook"), mounted.layers.join("calls"));
-    let set = |status: u32| -> Result<()> {
-        fs::write(
-            &hook,
-            format!("#!/bin/sh\necho called >>'{}'\nexit {status}\n", calls.display()),
-        )?;
-        fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
-        fs::write(&calls, "")?;
-        Ok(())
-    };
-    let url = format!(
-        "{}&remount-hook={}",
-        mounted.layers.url().display(),
-        hook.display()
-    );
-    set(1)?;
-    stock.nix_store(&url).args(["--delete", &paths[1]]).exit_with(1)?;
-    set(0)?;
-    stock
-        .nix_store(&url)
-        .args(["--check-validity", &paths[1]])
-        .succeed()?;
-    stock.nix_store(&url).args(["--gc", "--print-live"]).succeed()?;
-    ensure!(fs::read(&calls)?.is_empty(), "stock remembered");
-    let ours = || Ok::<_, anyhow::Error>(superpose()?.args(["--store", &url]));
-    set(1)?;
-    ours()?.args(["delete", &paths[0]]).exit_with(1)?;
-    set(0)?;
-    ours()?.args(["check-validity", &paths[0]]).succeed()?;
-    ensure!(fs::read(&calls)? == b"called\n", "superpose forgot");
     Ok(())
 }
 
