@@ -20,6 +20,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fd::BorrowedFd;
+use rustix::fs;
 use rustix::io::Errno;
 use superpose_metadata::MetadataSource;
 use superpose_nar::RemoveStats;
@@ -49,16 +50,18 @@ pub(super) struct Removal {
 }
 
 impl Removal {
-    /// Counts what was unlinked. A tree that resists is no failure of the removal: it is out of everybody's way.
-    fn count(&mut self, unlinked: Result<RemoveStats>) {
+    /// Counts what was unlinked, and returns how many trees have to wait: one, if this one resists. That is no failure of
+    /// the removal: the tree is out of everybody's way.
+    fn count(&mut self, unlinked: Result<RemoveStats>) -> usize {
         match unlinked {
             Ok(unlinked) => {
                 self.bytes += unlinked.bytes_freed;
                 self.entries += unlinked.files + unlinked.directories;
+                0
             }
             Err(error) => {
                 tracing::warn!(%error, "a removed object cannot be unlinked yet");
-                self.waiting += 1;
+                1
             }
         }
     }
@@ -123,7 +126,11 @@ impl Store {
                 self.real.fd(),
                 OsStr::new(scratch.base_name()),
             ) {
-                Ok(()) => removal.count(trash::unlink(self.real.fd(), OsStr::new(scratch.base_name()))),
+                Ok(()) => {
+                    let resists =
+                        removal.count(trash::unlink(self.real.fd(), OsStr::new(scratch.base_name())));
+                    removal.waiting += resists;
+                }
                 Err(Errno::NOENT) => {}
                 Err(source) => {
                     return Err(Error::io(
@@ -233,7 +240,8 @@ impl Store {
         for moved in intent.moves.iter().filter(|moved| moved.via == Via::MergedView) {
             let trash_name = OsStr::from_bytes(&moved.trash);
             if below.upper.entry(trash_name)? != Entry::Absent {
-                removal.count(trash::unlink(self.real.fd(), trash_name));
+                let resists = removal.count(trash::unlink(self.real.fd(), trash_name));
+                removal.waiting += resists;
                 self.options.crash_points.reached(CrashPoint::TreeUnlinked);
             }
         }
@@ -278,23 +286,39 @@ impl Store {
     ///
     /// An object that is valid in the upper database and whose files are nowhere is never unlinked: something else
     /// than this program lost them, and the trash has the only copy.
+    ///
+    /// # Errors
+    /// If the trash cannot be read. What cannot be unlinked waits.
     pub(super) fn empty_trash(&self, removal: &mut Removal) -> Result<()> {
+        let mut waiting = self.empty_trash_once(removal)?;
+        // That a user is gone shows only after a refresh: the kernel keeps what he held until then.
+        if waiting > 0 && self.refresh_mount().is_ok() {
+            waiting = self.empty_trash_once(removal)?;
+        }
+        removal.waiting += waiting;
+        Ok(())
+    }
+
+    /// Goes through the trash once, and returns how many trees have to wait.
+    fn empty_trash_once(&self, removal: &mut Removal) -> Result<usize> {
         let below = self.overlay()?;
+        let mut waiting = 0;
         let apart = Trash::open_existing(&self.state)?;
         if let Some(apart) = &apart {
-            self.empty(apart.fd(), trash::list(apart.fd())?, removal)?;
+            waiting += self.empty(apart.fd(), trash::list(apart.fd())?, removal)?;
+        }
+        if apart.is_some_and(|apart| shares_device(apart.fd(), below.upper.fd())) {
+            // Nothing was left in the layer; listing it for that would cost more than a deletion.
+            return Ok(waiting);
         }
         let names = below.upper.names()?;
         let parts: Vec<(&Vec<u8>, HashPart)> = names
             .iter()
             .filter_map(|name| Some((name, trash::object_of(name)?)))
             .collect();
-        if parts.is_empty() {
-            return Ok(());
-        }
         let parts_only: Vec<HashPart> = parts.iter().map(|(_, part)| *part).collect();
         let objects = self.metadata().path_from_hash_part(&parts_only)?;
-        let waiting = parts
+        let in_layer = parts
             .into_iter()
             .zip(objects)
             .map(|((name, _), object)| Waiting {
@@ -302,31 +326,40 @@ impl Store {
                 object,
             })
             .collect();
-        self.empty(below.upper.fd(), waiting, removal)
+        Ok(waiting + self.empty(below.upper.fd(), in_layer, removal)?)
     }
 
-    fn empty(&self, directory: BorrowedFd<'_>, waiting: Vec<Waiting>, removal: &mut Removal) -> Result<()> {
-        for Waiting { name, object } in waiting {
+    fn empty(&self, directory: BorrowedFd<'_>, trees: Vec<Waiting>, removal: &mut Removal) -> Result<usize> {
+        let mut waiting = 0;
+        for Waiting { name, object } in trees {
             let Some(object) = object else {
-                removal.count(trash::unlink(directory, &name));
+                waiting += removal.count(trash::unlink(directory, &name));
                 continue;
             };
             let object_name = OsStr::new(object.base_name());
             if self.database.are_valid(std::slice::from_ref(&object))?[0] && !self.exists(&object)? {
                 tracing::warn!(%object, "an object in the trash is valid and nowhere else: kept");
-                removal.waiting += 1;
+                waiting += 1;
                 continue;
             }
             match trash::is_pinned(directory, &name, self.real.fd(), object_name) {
-                Ok(false) => removal.count(trash::unlink(directory, &name)),
-                Ok(true) => removal.waiting += 1,
+                Ok(false) => waiting += removal.count(trash::unlink(directory, &name)),
+                Ok(true) => waiting += 1,
                 Err(error) => {
                     tracing::warn!(%object, %error, "cannot see who uses a removed object: kept");
-                    removal.waiting += 1;
+                    waiting += 1;
                 }
             }
             self.options.crash_points.reached(CrashPoint::TreeUnlinked);
         }
-        Ok(())
+        Ok(waiting)
+    }
+}
+
+/// Whether a rename can lead from one directory to the other, as far as their devices tell.
+fn shares_device(one: BorrowedFd<'_>, other: BorrowedFd<'_>) -> bool {
+    match (fs::fstat(one), fs::fstat(other)) {
+        (Ok(one), Ok(other)) => one.st_dev == other.st_dev,
+        _ => false,
     }
 }
