@@ -3,6 +3,7 @@
 
 mod merged;
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
@@ -28,7 +29,9 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct StoreView {
     layout: Layout,
-    parts: Parts,
+    /// Empty only in a view below another one that has not needed it yet: most questions are answered above, and a
+    /// database that is not opened costs nothing.
+    parts: OnceCell<Parts>,
 }
 
 #[derive(Debug)]
@@ -57,42 +60,66 @@ impl Upper {
     }
 }
 
+impl Parts {
+    fn open(layout: &Layout) -> Result<Self> {
+        let settings = layout.settings();
+        let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
+        let overlay = match layout {
+            Layout::Local(_) => return Ok(Parts::Local(Box::new(Database::open(&options)?))),
+            Layout::Overlay(overlay) => overlay,
+        };
+        let upper = match Database::open(&options) {
+            Ok(database) => Upper::Database(Box::new(database)),
+            Err(
+                superpose_metadata::Error::MissingDatabase { .. }
+                | superpose_metadata::Error::MissingSchema { .. },
+            ) => Upper::Nothing(MemorySource::new(settings.store_dir.clone())),
+            Err(error) => return Err(error.into()),
+        };
+        let layer = match UpperLayer::open(&overlay.upper_layer) {
+            Ok(layer) => Some(layer),
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Parts::Overlay {
+            upper,
+            layer,
+            lower: Box::new(StoreView::unopened(&overlay.lower)),
+        })
+    }
+}
+
 impl StoreView {
     /// Opens a store for reading, without asking whether it is mounted.
     ///
     /// # Errors
-    /// If a database of the chain is missing or cannot be read. An overlay store whose upper database was never
-    /// made has an empty one.
+    /// If the database is missing or cannot be read. An overlay store whose upper database was never made has an
+    /// empty one. The store below is opened by the first question that needs it, which then fails if it cannot be.
     pub fn open(layout: &Layout) -> Result<Self> {
-        let settings = layout.settings();
-        let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
-        let parts = match layout {
-            Layout::Local(_) => Parts::Local(Box::new(Database::open(&options)?)),
-            Layout::Overlay(overlay) => {
-                let upper = match Database::open(&options) {
-                    Ok(database) => Upper::Database(Box::new(database)),
-                    Err(
-                        superpose_metadata::Error::MissingDatabase { .. }
-                        | superpose_metadata::Error::MissingSchema { .. },
-                    ) => Upper::Nothing(MemorySource::new(settings.store_dir.clone())),
-                    Err(error) => return Err(error.into()),
-                };
-                let layer = match UpperLayer::open(&overlay.upper_layer) {
-                    Ok(layer) => Some(layer),
-                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-                    Err(error) => return Err(error),
-                };
-                Parts::Overlay {
-                    upper,
-                    layer,
-                    lower: Box::new(StoreView::open(&overlay.lower)?),
-                }
-            }
-        };
-        Ok(StoreView {
+        let view = Self::unopened(layout);
+        view.parts()?;
+        Ok(view)
+    }
+
+    fn unopened(layout: &Layout) -> Self {
+        StoreView {
             layout: layout.clone(),
-            parts,
-        })
+            parts: OnceCell::new(),
+        }
+    }
+
+    /// The parts, opened now if they were not.
+    fn parts(&self) -> Result<&Parts> {
+        if let Some(parts) = self.parts.get() {
+            return Ok(parts);
+        }
+        let parts = Parts::open(&self.layout)?;
+        Ok(self.parts.get_or_init(|| parts))
+    }
+
+    /// The parts of a view that was handed out, which is open.
+    fn open_parts(&self) -> &Parts {
+        self.parts.get().expect("a view is opened before anybody gets it")
     }
 
     /// Opens a store for reading and verifies the mount if it is an overlay store, so that what is said to be valid
@@ -124,18 +151,23 @@ impl StoreView {
     /// The upper database of an overlay store, all of a local one.
     #[must_use]
     pub fn upper_metadata(&self) -> &dyn MetadataSource {
-        match &self.parts {
+        match self.open_parts() {
             Parts::Local(database) => database.as_ref(),
             Parts::Overlay { upper, .. } => upper.source(),
         }
     }
 
     /// The store below, if this is an overlay store.
-    #[must_use]
-    pub fn lower(&self) -> Option<&StoreView> {
-        match &self.parts {
-            Parts::Local(_) => None,
-            Parts::Overlay { lower, .. } => Some(lower),
+    ///
+    /// # Errors
+    /// If it cannot be opened.
+    pub fn lower(&self) -> Result<Option<&StoreView>> {
+        match self.open_parts() {
+            Parts::Local(_) => Ok(None),
+            Parts::Overlay { lower, .. } => {
+                lower.parts()?;
+                Ok(Some(lower))
+            }
         }
     }
 
@@ -144,7 +176,7 @@ impl StoreView {
     /// # Errors
     /// If the upper layer cannot be read.
     pub fn locate(&self, paths: &[StorePath]) -> Result<Vec<Layer>> {
-        match &self.parts {
+        match self.open_parts() {
             Parts::Local(_) => Ok(vec![Layer::Upper; paths.len()]),
             Parts::Overlay {
                 layer: Some(layer), ..
@@ -187,8 +219,12 @@ impl StoreView {
         usage::measure(directory)
     }
 
-    fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> A) -> A {
-        match &self.parts {
+    fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> Answer<A>) -> Answer<A> {
+        let parts = self.parts().map_err(|error| match error {
+            Error::Metadata(error) => error,
+            other => superpose_metadata::Error::caller(other),
+        })?;
+        match parts {
             Parts::Local(database) => ask(database.as_ref()),
             Parts::Overlay { upper, lower, .. } => ask(&Merged {
                 upper: upper.source(),

@@ -148,7 +148,9 @@ fn look_at_metadata(layout: &Layout, lower: Lower, status: &mut Status) {
     };
     status.usage = status.keep(view.upper_usage().map_err(Error::from));
     status.rows = status.keep(count_rows(&view));
-    if let (Lower::Count, Some(below)) = (lower, view.lower()) {
+    // Opened even if it is not counted: one that cannot be is something wrong.
+    let below = status.keep(view.lower().map_err(Error::from)).flatten();
+    if let (Lower::Count, Some(below)) = (lower, below) {
         status.lower_rows = status.keep(below.count().map_err(Error::from));
     }
 }
