@@ -36,6 +36,18 @@ pub struct Options {
     pub access: Access,
     /// May the check write?
     pub probe: Probe,
+    /// Is a right mount looked over for what endangers it?
+    pub warnings: Warnings,
+}
+
+/// Is a right mount looked over for what endangers it?
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Warnings {
+    /// It is: options are read, also those that are on by default in this kernel.
+    #[default]
+    Gather,
+    /// Only the verdict counts, as for a program that answers one question: about a tenth of the work less.
+    Leave,
 }
 
 /// What a mount will be used for.
@@ -139,12 +151,14 @@ pub fn check_with(expected: &Expected<'_>, options: Options) -> Result<Report> {
         _ => None,
     };
     let (evidence, mut warnings) = gather::evidence(expected, &scene, followed.as_ref(), options.probe);
-    warnings.extend(gather::mount_warnings(
-        &covering,
-        &scene,
-        expected,
-        options.access,
-    ));
+    if options.warnings == Warnings::Gather {
+        warnings.extend(gather::mount_warnings(
+            &covering,
+            &scene,
+            expected,
+            options.access,
+        ));
+    }
     let findings = verdict::Findings {
         expected,
         covering: &covering,

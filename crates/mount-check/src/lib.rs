@@ -66,7 +66,7 @@ mod text;
 mod verdict;
 mod warning;
 
-pub use check::{Access, Expected, Options, Probe, check, check_with};
+pub use check::{Access, Expected, Options, Probe, Warnings, check, check_with};
 pub use describe::{MountDescription, MountKind, describe};
 pub use error::{Error, Result};
 pub use proof::VerifiedMount;

@@ -253,10 +253,14 @@ impl OverlayLayout {
     /// # Errors
     /// If the mount table cannot be read. A wrong or missing mount is in the report.
     pub fn check(&self, access: Access) -> Result<Report> {
-        let options = Options {
+        self.check_with(Options {
             access,
             ..Options::default()
-        };
+        })
+    }
+
+    /// As [`OverlayLayout::check`], with all options of the check.
+    pub(crate) fn check_with(&self, options: Options) -> Result<Report> {
         let expecting = |lower| {
             let expected = Expected {
                 mount_point: self.merged(),

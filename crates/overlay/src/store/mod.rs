@@ -17,7 +17,7 @@ use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use superpose_metadata::{Database, MetadataSource};
-use superpose_mount_check::{Access, VerifiedMount};
+use superpose_mount_check::{Access, Options, VerifiedMount, Warnings};
 use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
@@ -86,8 +86,13 @@ impl MountProof {
 
 /// Examines a mount for reading or writing.
 pub(crate) fn verify_mount(layout: &OverlayLayout, access: Access) -> Result<VerifiedMount> {
+    let options = Options {
+        access,
+        warnings: Warnings::Leave,
+        ..Options::default()
+    };
     layout
-        .check(access)?
+        .check_with(options)?
         .into_proof()
         .map_err(|report| Error::WrongMount {
             mount_point: layout.merged().to_path_buf(),
