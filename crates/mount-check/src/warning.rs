@@ -17,7 +17,7 @@ pub enum Warning {
     NfsExport,
     /// `metacopy=on`: a changed mode leaves an object in the upper layer without its data.
     Metacopy,
-    /// `redirect_dir=on`: a renamed directory leaves an upper directory that depends on a name below.
+    /// `redirect_dir=on`, given or brought along by `metacopy=on`: a renamed directory leaves an upper directory that depends on a name below.
     RedirectDir,
     /// `volatile`: nothing is synced.
     Volatile,
@@ -96,7 +96,14 @@ pub(crate) fn from_options(
             warnings.push(warning);
         }
     }
-    if on("redirect_dir") {
+    // Linux 6.1 shows what was given, not what it turned on or off because of another option: `userxattr` excludes
+    // redirects, and `metacopy=on` brings them along.
+    let redirects = match options.feature(b"redirect_dir") {
+        Some(shown) => shown == b"on",
+        None if options.feature(b"userxattr").is_some() => false,
+        None => on("metacopy") || on("redirect_dir"),
+    };
+    if redirects {
         warnings.push(Warning::RedirectDir);
     }
     // Linux 6.12 and newer show `fsync=volatile`, older kernels plain `volatile`.
@@ -175,5 +182,31 @@ mod tests {
         let index_on = |key: &str| (key == "index").then(|| b"Y".to_vec());
         check("rw,lowerdir=a,upperdir=u", &index_on, &[Warning::Index]);
         check("rw,lowerdir=a,upperdir=u,index=off", &index_on, &[]);
+    }
+
+    /// Each line was shown by Linux 6.1, with the module parameters in brackets set; whether a directory of the lower
+    /// layer could then be renamed told what was in force.
+    #[test]
+    fn redirects_of_linux_6_1_are_not_always_shown() {
+        let default = |parameters: &'static [&str]| {
+            move |key: &str| {
+                let value: &[u8] = if parameters.contains(&key) { b"Y" } else { b"N" };
+                Some(value.to_vec())
+            }
+        };
+        let check = |shown: &str, parameters: &'static [&str], want: &[Warning]| {
+            let options = format!("rw,lowerdir=a,upperdir=u,workdir=w{shown}");
+            check(&options, &default(parameters), want);
+        };
+        let both = [Warning::Metacopy, Warning::RedirectDir];
+        check(",metacopy=on", &[], &both);
+        check("", &["metacopy"], &both);
+        check(",metacopy=off", &["metacopy"], &[]);
+        check(",redirect_dir=nofollow,metacopy=off", &["metacopy"], &[]);
+        check("", &["redirect_dir"], &[Warning::RedirectDir]);
+        check(",metacopy=on", &["redirect_dir"], &both);
+        check(",redirect_dir=off", &["redirect_dir"], &[]);
+        check(",userxattr", &["redirect_dir"], &[]);
+        check(",metacopy=off,userxattr", &["metacopy", "redirect_dir"], &[]);
     }
 }
