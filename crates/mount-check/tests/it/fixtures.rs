@@ -77,18 +77,27 @@ fn describe(text: &mut String, mount: &MountInfo) {
 
 #[test]
 fn kernels_agree_on_the_layers() {
-    let layers = |kernel: &str| -> BTreeMap<(u64, Vec<u8>), OverlayOptions> {
-        let overlays = table(kernel).into_iter().filter(MountInfo::is_overlay);
-        let decoded = overlays.map(|mount| {
+    // Two mounts on one place are told apart by their order: ids differ from kernel to kernel.
+    let layers = |kernel: &str| -> BTreeMap<(Vec<u8>, usize), OverlayOptions> {
+        let mut layers = BTreeMap::new();
+        for mount in table(kernel).into_iter().filter(MountInfo::is_overlay) {
             let options = OverlayOptions::decode(&mount.super_options);
-            ((mount.id, mount.mount_point), options)
-        });
-        decoded.collect()
+            let below = layers.keys().filter(|(at, _)| *at == mount.mount_point).count();
+            layers.insert((mount.mount_point, below), options);
+        }
+        layers
     };
-    let recorded = layers("6.18");
-    for kernel in KERNELS {
-        for (mount, options) in layers(kernel) {
-            let same = &recorded[&mount];
+    let newest = layers("7.2");
+    let check = |kernel: &str, refused: &[&str]| {
+        let mut expected = newest.clone();
+        for name in refused {
+            let key = (format!("/srv/fx/{name}").into_bytes(), 0);
+            expected.remove(&key).unwrap();
+        }
+        let found = layers(kernel);
+        assert!(found.keys().eq(expected.keys()), "{kernel} {:?}", found.keys());
+        for (mount, options) in found {
+            let same = &expected[&mount];
             assert_eq!(options.lower, same.lower, "{kernel} {mount:?}");
             assert_eq!(
                 (options.upper, options.work),
@@ -96,14 +105,30 @@ fn kernels_agree_on_the_layers() {
                 "{kernel} {mount:?}"
             );
         }
+    };
+    check("6.1", &["plus", "datadir", "dataonly", "fds"]);
+    check("6.12", &["fds"]);
+    check("6.18", &[]);
+}
+
+#[test]
+fn a_covering_mount_has_the_covered_one_as_parent() {
+    for kernel in KERNELS {
+        for place in [&b"/srv/fx/stacked"[..], b"/srv/fx/covered"] {
+            let mounts = table(kernel)
+                .into_iter()
+                .filter(|mount| mount.mount_point == place);
+            let [covered, covering] = mounts.collect::<Vec<_>>().try_into().unwrap();
+            assert_eq!(covering.parent, covered.id, "{kernel}");
+        }
     }
 }
 
 #[test]
 fn odd_names_come_back_as_they_were_made() {
-    let check = |odd: &[u8]| {
+    let check = |kernel: &str, odd: &[u8]| {
         let mount_point = [b"/srv/fx/", odd].concat();
-        let found = table("6.18")
+        let found = table(kernel)
             .into_iter()
             .find(|mount| mount.mount_point == mount_point)
             .unwrap();
@@ -127,6 +152,8 @@ fn odd_names_come_back_as_they_were_made() {
         b"tab\tbed",
         b"byte\xff",
     ] {
-        check(odd);
+        for kernel in KERNELS {
+            check(kernel, odd);
+        }
     }
 }
