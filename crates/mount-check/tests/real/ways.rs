@@ -306,6 +306,8 @@ fn options_that_endanger() -> Outcome {
     check(",index=on", &[Warning::Index]);
     check(",index=on,nfs_export=on", &[Warning::Index, Warning::NfsExport]);
     check(",redirect_dir=on", &[Warning::RedirectDir]);
+    // Brings redirects along, which Linux 6.1 does not show.
+    check(",metacopy=on", &[Warning::Metacopy, Warning::RedirectDir]);
     check(
         ",metacopy=on,redirect_dir=on",
         &[Warning::Metacopy, Warning::RedirectDir],
