@@ -49,7 +49,8 @@ pub(crate) fn program() -> Result<PathBuf> {
     // A target of its own, so that the flags are not those of build scripts and procedural macros.
     let args = [
         "build",
-        "--release",
+        "--profile",
+        "dist",
         "--package",
         "superpose-cli",
         "--bin",
