@@ -189,8 +189,9 @@ impl Store {
             let (from, to) = self.directories(below, moved, trash);
             let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
             match trash::rename(from, name, to, trash_name) {
-                // Not there: another process was quicker, or an earlier try came that far.
-                Ok(()) | Err(Errno::NOENT) => {}
+                // Not there: another process was quicker, or an earlier try came that far. There twice: it came that
+                // far, and somebody left another one without a row since; that is garbage where it is.
+                Ok(()) | Err(Errno::NOENT | Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(source) => {
                     return Err(Error::io(
                         "move out of the upper layer",

@@ -90,7 +90,7 @@ pub(crate) fn child() -> Option<ExitCode> {
 }
 
 /// Runs a child that aborts at its n-th point; false when it ended before.
-fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
+pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
     let status = Command::new(env::current_exe().unwrap())
         .args([CHILD, &stage.reference().to_string(), operation, &n.to_string()])
         .args(paths.iter().map(|path| path.base_name()))

@@ -63,6 +63,10 @@ pub(crate) const TRIALS: &[Named] = &[
         a_replay_leaves_alone_what_is_valid_again,
     ),
     (
+        "guarding::a_replay_is_not_stopped_by_garbage",
+        a_replay_is_not_stopped_by_garbage,
+    ),
+    (
         "guarding::a_row_in_use_refuses_before_anything_moves",
         a_row_in_use_refuses_before_anything_moves,
     ),
@@ -347,6 +351,25 @@ fn a_replay_leaves_alone_what_is_valid_again() {
     drop(stage.open());
     assert!(!is_interrupted(&stage.state_dir()).unwrap());
     assert!(copy.join("d/b").exists(), "it stays where it is");
+}
+
+/// The objects were moved before the crash, and somebody left others without rows under their names since.
+fn a_replay_is_not_stopped_by_garbage() {
+    let stage = Stage::over(|_| {});
+    let path = add_tree(&mut stage.open(), "tree", &[("a", "1")]);
+    assert!(
+        crate::crashing::aborts_at(&stage, "delete", 3, &[&path]),
+        "killed when the object was moved"
+    );
+    let garbage = stage.merged_dir().join(path.base_name());
+    fs::create_dir(&garbage).unwrap();
+    fs::write(garbage.join("b"), "2").unwrap();
+    drop(stage.open());
+    assert!(
+        !is_interrupted(&stage.state_dir()).unwrap(),
+        "the deletion is finished"
+    );
+    assert!(!is_valid(stage.open().upper_metadata(), &path));
 }
 
 fn a_row_in_use_refuses_before_anything_moves() {
