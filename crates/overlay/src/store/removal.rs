@@ -277,8 +277,9 @@ impl Store {
         };
         let trash = Trash::locate(&self.state, &below.upper)?;
         self.move_out(&left, Some(&trash))?;
-        self.complete(journal, intent, &mut Removal::default())?;
-        self.empty_trash(&mut Removal::default())?;
+        let mut removal = Removal::default();
+        self.complete(journal, intent, &mut removal)?;
+        self.empty_trash(&mut removal)?;
         tracing::info!("finished a deletion that was interrupted");
         Ok(())
     }
@@ -292,8 +293,9 @@ impl Store {
     /// If the trash cannot be read. What cannot be unlinked waits.
     pub(super) fn empty_trash(&self, removal: &mut Removal) -> Result<()> {
         let mut waiting = self.empty_trash_once(removal)?;
-        // That a user is gone shows only after a refresh: the kernel keeps what he held until then.
-        if waiting > 0 && self.refresh_mount().is_ok() {
+        // That a user is gone shows only after a refresh: the kernel keeps what he held until then. One that was made
+        // just now is enough.
+        if waiting > 0 && !removal.remounted && self.refresh_mount().is_ok() {
             waiting = self.empty_trash_once(removal)?;
         }
         removal.waiting += waiting;
