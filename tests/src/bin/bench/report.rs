@@ -67,15 +67,6 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
     show(&["superpose alone, medians", &few, &many, "ratio"], &scale);
     let memory: Vec<Row> = memory_row(results).into_iter().collect();
     show(&["superpose alone", "most"], &memory);
-    for (case, compared) in &results.cases {
-        if compared.base.0.len() != compared.ours.0.len() {
-            println!(
-                "\n{}: stock Nix ran {} time, without one before that does not count",
-                case.title,
-                compared.base.0.len()
-            );
-        }
-    }
     if options.judgement() == Judgement::LeftOut {
         println!("\nsmall stores, few runs: no targets are judged");
     }

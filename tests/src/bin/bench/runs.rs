@@ -90,20 +90,14 @@ impl Bench {
         let mut stock = self.side("stock", self.stock.program(stock), case, args)?;
         let mut ours = self.side("superpose", self.superpose.clone(), case, &case.ours)?;
         let mut compared = Compared::default();
-        let (stock_runs, runs) = match (self.runs, case.pace) {
-            (Some(runs), _) => (runs, runs),
-            (None, Pace::Short) => (SHORT_RUNS, SHORT_RUNS),
-            (None, Pace::Usual) => (RUNS, RUNS),
-            (None, Pace::Long) => (1, RUNS),
-        };
-        if stock_runs > 1 {
-            stock.run(case)?;
-        }
+        let runs = self.runs.unwrap_or(match case.pace {
+            Pace::Short => SHORT_RUNS,
+            Pace::Usual => RUNS,
+        });
+        stock.run(case)?;
         ours.run(case)?;
-        for round in 0..runs {
-            if round < stock_runs {
-                compared.base.0.push(stock.run(case)?);
-            }
+        for _ in 0..runs {
+            compared.base.0.push(stock.run(case)?);
             compared.ours.0.push(ours.run(case)?);
         }
         let [theirs, ours] = [&stock, &ours].map(|side| case.proof.of(&side.output, &side.layers));
