@@ -3,17 +3,20 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use superpose_overlay::store_path::StoreReference;
-use superpose_overlay::{Durability, Layout, OpenOptions, OverlayLayout, Store, StoreView, is_interrupted};
+use superpose_overlay::{
+    Durability, Layout, OpenOptions, OverlayLayout, Store, StoreView, Watch, is_interrupted,
+};
 
 use crate::arguments::GlobalArguments;
 use crate::environment;
 use crate::error::{Error, Result};
 use crate::log::Log;
 use crate::messages;
-use crate::progress::Wanted;
+use crate::progress::{User, Wanted};
 
 /// The options that every command has, and the environment behind them.
 #[derive(Debug)]
@@ -84,6 +87,19 @@ impl Context {
         Ok(Store::open(self.layout()?, self.open_options()?)?)
     }
 
+    /// The store, for writing that may take long: the user sees how far it has come, and can stop it.
+    pub(crate) fn store_for_long_work(&self) -> Result<(Store, Arc<User>)> {
+        let wanted = if self.global.quiet {
+            Wanted::No
+        } else {
+            Wanted::Yes
+        };
+        let user = Arc::new(User::new(wanted));
+        let mut options = self.open_options()?;
+        options.watch = Watch::new(user.clone());
+        Ok((Store::open(self.layout()?, options)?, user))
+    }
+
     /// How the store is opened for writing.
     pub(crate) fn open_options(&self) -> Result<OpenOptions> {
         let mut options = environment::open_options()?;
@@ -108,15 +124,6 @@ impl Context {
     pub(crate) fn detail(&self, text: impl std::fmt::Display) {
         if self.global.verbose > 0 {
             messages::note(&text);
-        }
-    }
-
-    /// Whether long work may show how far it has come.
-    pub(crate) fn wants_progress(&self) -> Wanted {
-        if self.global.quiet {
-            Wanted::No
-        } else {
-            Wanted::Yes
         }
     }
 }

@@ -308,6 +308,9 @@ pub enum Error {
         #[source]
         source: Box<superpose_nar::Error>,
     },
+    /// The caller wanted the work to stop. What was done until then stays done, and the store is whole.
+    #[error("stopped: what was done stays done, and the same command does the rest")]
+    Stopped,
     /// A store path, hash, URL or setting could not be understood.
     #[error(transparent)]
     StorePath(#[from] superpose_store_path::Error),

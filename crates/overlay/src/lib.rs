@@ -41,6 +41,7 @@ mod temp_roots;
 mod upper_layer;
 mod usage;
 mod view;
+mod watch;
 
 pub use crash::{CrashPoint, CrashPoints};
 pub use error::{Error, Result};
@@ -54,6 +55,7 @@ pub use store::{
 pub use upper_layer::Layer;
 pub use usage::Usage;
 pub use view::{Merged, StoreView};
+pub use watch::{Doing, Progress, Watch, Watcher};
 
 pub use {
     superpose_metadata as metadata, superpose_mount_check as mount_check, superpose_nar as nar,

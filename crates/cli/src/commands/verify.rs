@@ -9,7 +9,6 @@ use super::Done;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::{self, Output};
-use crate::progress::Progress;
 use crate::size_text::size_text;
 
 /// Compare every path of the upper database (of a local store: every path) with what is on the disk
@@ -30,15 +29,13 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
-        let mut store = context.store()?;
+        let (mut store, user) = context.store_for_long_work()?;
         let mut options = VerifyOptions::default();
         if self.check_contents {
             options.contents = Contents::Check;
         }
-        let report = {
-            let progress = Progress::start("hashing objects", context.wants_progress());
-            store.verify(&options, &|done, all| progress.show(done, all))?
-        };
+        let report = store.verify(&options)?;
+        user.clear();
         let dir = store.dir();
         if self.json {
             output::json(&as_json(dir, &report))?;

@@ -31,17 +31,20 @@ const FORMAT: u32 = 1;
 const HEADER: usize = MAGIC.len() + 4;
 /// No record is longer.
 const MAX_BODY: usize = 64 << 20;
-/// Moves in one record: of the longest names that is 12 MiB. A larger intent is several records, written at once.
-const MOVES_PER_RECORD: usize = 20_000;
+/// Objects in one record: of the longest names that is 12 MiB. A larger intent is several records of one kind, written
+/// at once.
+const OBJECTS_PER_RECORD: usize = 20_000;
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 #[derive(Serialize, Deserialize)]
 enum Record {
-    RemovalV1(RemovalV1),
+    RemovalV1(MovesV1),
+    DeduplicationV1(MovesV1),
+    LinkingV1(LinkingV1),
 }
 
 #[derive(Serialize, Deserialize)]
-struct RemovalV1 {
+struct MovesV1 {
     /// The moves in the order in which they are made.
     moves: Vec<MoveV1>,
 }
@@ -51,6 +54,12 @@ struct MoveV1 {
     name: Vec<u8>,
     trash: Vec<u8>,
     via: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LinkingV1 {
+    /// The objects in which files are replaced.
+    objects: Vec<Vec<u8>>,
 }
 
 /// Why the bytes are no journal.
@@ -75,33 +84,53 @@ pub(super) struct Contents {
 
 /// The bytes of a journal with one intent.
 pub(super) fn encode(intent: &Intent) -> Vec<u8> {
-    let mut file = Vec::with_capacity(HEADER + 160 * intent.moves.len() + 16);
+    let objects = match intent {
+        Intent::Removal(moves) | Intent::Deduplication(moves) => moves.len(),
+        Intent::Linking(objects) => objects.len(),
+    };
+    let mut file = Vec::with_capacity(HEADER + 160 * objects + 16);
     file.extend_from_slice(MAGIC);
     file.extend_from_slice(&FORMAT.to_le_bytes());
-    if intent.moves.is_empty() {
-        push_record(&mut file, &[]);
-    }
-    for moves in intent.moves.chunks(MOVES_PER_RECORD) {
-        push_record(&mut file, moves);
+    match intent {
+        Intent::Removal(moves) => push_records(&mut file, moves, |moves| Record::RemovalV1(moves_v1(moves))),
+        Intent::Deduplication(moves) => {
+            push_records(&mut file, moves, |moves| Record::DeduplicationV1(moves_v1(moves)))
+        }
+        Intent::Linking(objects) => push_records(&mut file, objects, |objects| {
+            Record::LinkingV1(LinkingV1 {
+                objects: objects.to_vec(),
+            })
+        }),
     }
     file
 }
 
-fn push_record(file: &mut Vec<u8>, moves: &[Moved]) {
-    let record = Record::RemovalV1(RemovalV1 {
-        moves: moves
-            .iter()
-            .map(|moved| MoveV1 {
-                name: moved.name.clone(),
-                trash: moved.trash.clone(),
-                via: match moved.via {
-                    Via::UpperLayer => 0,
-                    Via::MergedView => 1,
-                },
-            })
-            .collect(),
+/// Pushes at least one record, so that the kind of an empty intent is known.
+fn push_records<T>(file: &mut Vec<u8>, objects: &[T], record: impl Fn(&[T]) -> Record) {
+    if objects.is_empty() {
+        push_record(file, &record(&[]));
+    }
+    for objects in objects.chunks(OBJECTS_PER_RECORD) {
+        push_record(file, &record(objects));
+    }
+}
+
+fn moves_v1(moves: &[Moved]) -> MovesV1 {
+    let moves = moves.iter().map(|moved| MoveV1 {
+        name: moved.name.clone(),
+        trash: moved.trash.clone(),
+        via: match moved.via {
+            Via::UpperLayer => 0,
+            Via::MergedView => 1,
+        },
     });
-    let body = postcard::to_stdvec(&record).expect("vectors of bytes always serialise");
+    MovesV1 {
+        moves: moves.collect(),
+    }
+}
+
+fn push_record(file: &mut Vec<u8>, record: &Record) {
+    let body = postcard::to_stdvec(record).expect("vectors of bytes always serialise");
     let length = u32::try_from(body.len()).expect("a bounded number of bounded names");
     let start = file.len();
     file.extend_from_slice(&length.to_le_bytes());
@@ -136,7 +165,10 @@ pub(super) fn decode(file: &[u8]) -> Result<Contents, FormatError> {
     while at < file.len() {
         match record_at(file, at) {
             Read::Whole(intent, next) => {
-                contents.intent.get_or_insert_default().moves.extend(intent.moves);
+                match &mut contents.intent {
+                    None => contents.intent = Some(intent),
+                    Some(begun) => append(begun, intent).ok_or(FormatError::Damaged(at))?,
+                }
                 at = next;
             }
             Read::Torn => {
@@ -151,6 +183,17 @@ pub(super) fn decode(file: &[u8]) -> Result<Contents, FormatError> {
         }
     }
     Ok(contents)
+}
+
+/// Adds what a further record says; `None` if it is of another kind, which no writer puts there.
+fn append(begun: &mut Intent, more: Intent) -> Option<()> {
+    match (begun, more) {
+        (Intent::Removal(moves), Intent::Removal(more))
+        | (Intent::Deduplication(moves), Intent::Deduplication(more)) => moves.extend(more),
+        (Intent::Linking(objects), Intent::Linking(more)) => objects.extend(more),
+        _ => return None,
+    }
+    Some(())
 }
 
 enum Read {
@@ -181,7 +224,7 @@ fn record_at(file: &[u8], at: usize) -> Read {
         return Read::Damaged { next };
     }
     match postcard::take_from_bytes::<Record>(&file[at + 4..body_end]) {
-        Ok((Record::RemovalV1(removal), [])) => match intent(removal) {
+        Ok((record, [])) => match intent(record) {
             Some(intent) => Read::Whole(intent, next),
             None => Read::Damaged { next },
         },
@@ -189,24 +232,32 @@ fn record_at(file: &[u8], at: usize) -> Read {
     }
 }
 
-fn intent(removal: RemovalV1) -> Option<Intent> {
-    let moves = removal
-        .moves
-        .into_iter()
-        .map(|moved| {
-            let via = match moved.via {
-                0 => Via::UpperLayer,
-                1 => Via::MergedView,
-                _ => return None,
-            };
-            (is_plain_name(&moved.name) && is_plain_name(&moved.trash)).then_some(Moved {
-                name: moved.name,
-                trash: moved.trash,
-                via,
-            })
+/// What a record says, if it can be believed.
+fn intent(record: Record) -> Option<Intent> {
+    Some(match record {
+        Record::RemovalV1(removal) => Intent::Removal(moves(removal)?),
+        Record::DeduplicationV1(deduplication) => Intent::Deduplication(moves(deduplication)?),
+        Record::LinkingV1(LinkingV1 { objects }) => {
+            objects.iter().all(|name| is_plain_name(name)).then_some(())?;
+            Intent::Linking(objects)
+        }
+    })
+}
+
+fn moves(record: MovesV1) -> Option<Vec<Moved>> {
+    let moves = record.moves.into_iter().map(|moved| {
+        let via = match moved.via {
+            0 => Via::UpperLayer,
+            1 => Via::MergedView,
+            _ => return None,
+        };
+        (is_plain_name(&moved.name) && is_plain_name(&moved.trash)).then_some(Moved {
+            name: moved.name,
+            trash: moved.trash,
+            via,
         })
-        .collect::<Option<Vec<_>>>()?;
-    Some(Intent { moves })
+    });
+    moves.collect()
 }
 
 /// A name that cannot lead out of the directory it is used in.
@@ -228,36 +279,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn example() -> Intent {
-        Intent {
-            moves: vec![
-                Moved {
-                    name: b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
-                    trash: b"00000001-xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
-                    via: Via::UpperLayer,
-                },
-                Moved {
-                    name: b"0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
-                    trash: b"00000002-0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
-                    via: Via::MergedView,
-                },
-            ],
-        }
+    fn moved() -> Vec<Moved> {
+        vec![
+            Moved {
+                name: b"xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
+                trash: b"00000001-xzq37kpjpibgfqcsxyvc9kfa6s5aiykp-abc".to_vec(),
+                via: Via::UpperLayer,
+            },
+            Moved {
+                name: b"0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
+                trash: b"00000002-0y839a054fcnhjcd2w1pb6a4k4fl38iw-abc".to_vec(),
+                via: Via::MergedView,
+            },
+        ]
     }
 
-    /// The golden file was written once, by the first version of this module, and is never written again.
+    fn example() -> Intent {
+        Intent::Removal(moved())
+    }
+
+    /// Each golden file was written once, by the first version that knew its records, and is never written again.
     #[test]
-    fn reads_the_golden_file_of_format_1() {
-        let golden = include_bytes!("../../tests/golden/journal-1");
-        let contents = decode(golden).expect("the golden file is a journal");
-        assert_eq!(
-            contents,
-            Contents {
-                intent: Some(example()),
-                torn: 0
-            }
+    fn reads_the_golden_files_of_format_1() {
+        let check = |golden: &[u8], intent: Intent| {
+            let contents = decode(golden).expect("the golden file is a journal");
+            assert_eq!(contents.intent, Some(intent.clone()));
+            assert_eq!(contents.torn, 0);
+            assert_eq!(encode(&intent), golden);
+        };
+        check(include_bytes!("../../tests/golden/journal-1"), example());
+        check(
+            include_bytes!("../../tests/golden/journal-1-deduplication"),
+            Intent::Deduplication(moved()),
         );
-        assert_eq!(encode(&example()), golden);
+        check(
+            include_bytes!("../../tests/golden/journal-1-linking"),
+            Intent::Linking(moved().into_iter().map(|moved| moved.name).collect()),
+        );
     }
 
     #[test]
@@ -280,7 +338,7 @@ mod tests {
                 .expect("two records")
                 .intent
                 .expect("an intent")
-                .moves
+                .moves()
                 .len(),
             4
         );
@@ -289,15 +347,23 @@ mod tests {
     }
 
     #[test]
+    fn records_of_two_kinds_are_damage() {
+        let mut two = encode(&example());
+        two.extend_from_slice(&encode(&Intent::Linking(vec![b"a".to_vec()]))[HEADER..]);
+        let second = encode(&example()).len();
+        assert_eq!(decode(&two), Err(FormatError::Damaged(second)));
+    }
+
+    #[test]
     fn large_intents_are_several_records() {
-        let moves: Vec<Moved> = (0..2 * MOVES_PER_RECORD + 1)
+        let moves: Vec<Moved> = (0..2 * OBJECTS_PER_RECORD + 1)
             .map(|n| Moved {
                 name: vec![b'n'; 244],
                 trash: format!("{n}").into_bytes(),
                 via: Via::UpperLayer,
             })
             .collect();
-        let intent = Intent { moves };
+        let intent = Intent::Removal(moves);
         let file = encode(&intent);
         assert_eq!(decode(&file).expect("a journal").intent, Some(intent));
         assert!(decode(&file[..file.len() - 1]).expect("a torn journal").torn > 0);
@@ -326,10 +392,16 @@ mod tests {
     #[test]
     fn names_that_lead_out_are_refused() {
         for name in [&b"../x"[..], b"..", b"", b"a/b", b"a\0b"] {
-            let mut hostile = example();
-            hostile.moves[0].name = name.to_vec();
-            let contents = decode(&encode(&hostile)).expect("the record is whole but not believed");
-            assert_eq!(contents.intent, None, "{name:?}");
+            let mut hostile = moved();
+            hostile[0].name = name.to_vec();
+            for intent in [
+                Intent::Removal(hostile.clone()),
+                Intent::Deduplication(hostile),
+                Intent::Linking(vec![name.to_vec()]),
+            ] {
+                let contents = decode(&encode(&intent)).expect("the record is whole but not believed");
+                assert_eq!(contents.intent, None, "{name:?}");
+            }
         }
     }
 
@@ -337,10 +409,13 @@ mod tests {
         #[test]
         fn round_trip(names in prop::collection::vec("[a-z0-9.-]{1,40}x", 0..20), behind in any::<bool>()) {
             let via = if behind { Via::UpperLayer } else { Via::MergedView };
-            let intent = Intent {
-                moves: names.iter().map(|n| Moved { name: n.clone().into_bytes(), trash: format!("t-{n}").into_bytes(), via }).collect(),
-            };
-            prop_assert_eq!(decode(&encode(&intent)).map(|c| c.intent), Ok(Some(intent)));
+            let moves: Vec<Moved> = names.iter()
+                .map(|n| Moved { name: n.clone().into_bytes(), trash: format!("t-{n}").into_bytes(), via })
+                .collect();
+            let objects = names.into_iter().map(String::into_bytes).collect();
+            for intent in [Intent::Removal(moves.clone()), Intent::Deduplication(moves), Intent::Linking(objects)] {
+                prop_assert_eq!(decode(&encode(&intent)).map(|c| c.intent), Ok(Some(intent)));
+            }
         }
 
         #[test]

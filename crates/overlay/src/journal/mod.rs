@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The crash journal: what was begun and must be finished or undone, and the remount that is still owed.
 //!
-//! The file `superpose/journal` in the state directory has no bytes while nothing is begun. A removal writes its
-//! [`Intent`] and syncs it before the first effect, and empties the file after the remount. Whoever opens the store
+//! The file `superpose/journal` in the state directory has no bytes while nothing is begun. Whatever changes the layer
+//! behind the mount, or files and rows together, writes its [`Intent`] and syncs it before the first effect, and empties
+//! the file after the remount. Whoever opens the store
 //! and finds an intent that no living process holds does the rest ([`crate::Store::open`]).
 
 mod format;
@@ -25,17 +26,37 @@ const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 /// The intent of a million of the longest names is smaller; a file beyond this is not ours.
 const MAX_FILE: u64 = 1 << 30;
 
-/// A removal that is about to begin.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Intent {
-    /// The objects that leave the layer.
-    pub(crate) moves: Vec<Moved>,
+/// What is about to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Intent {
+    /// Objects leave the layer, and their rows went before. Replayed, the rest of them leave too, unless they have rows
+    /// again.
+    Removal(Vec<Moved>),
+    /// Objects that the lower store has too leave the layer, and their rows stay. Replayed, the rest of them stay: the
+    /// path is valid either way.
+    Deduplication(Vec<Moved>),
+    /// Files of these objects become links to others of the same content. Replayed, the directories get the metadata
+    /// back that linking in them has changed.
+    Linking(Vec<Vec<u8>>),
 }
 
 impl Intent {
-    /// Whether something is moved behind the mount's back.
+    /// Whether something is changed behind the mount's back.
     pub(crate) fn owes_remount(&self) -> bool {
-        self.moves.iter().any(|moved| moved.via == Via::UpperLayer)
+        match self {
+            Intent::Removal(moves) | Intent::Deduplication(moves) => {
+                moves.iter().any(|moved| moved.via == Via::UpperLayer)
+            }
+            Intent::Linking(_) => true,
+        }
+    }
+
+    /// The objects that leave.
+    pub(crate) fn moves(&self) -> &[Moved] {
+        match self {
+            Intent::Removal(moves) | Intent::Deduplication(moves) => moves,
+            Intent::Linking(_) => &[],
+        }
     }
 }
 
@@ -220,13 +241,11 @@ mod tests {
     use super::*;
 
     fn intent() -> Intent {
-        Intent {
-            moves: vec![Moved {
-                name: b"a".to_vec(),
-                trash: b"1-a".to_vec(),
-                via: Via::UpperLayer,
-            }],
-        }
+        Intent::Removal(vec![Moved {
+            name: b"a".to_vec(),
+            trash: b"1-a".to_vec(),
+            via: Via::UpperLayer,
+        }])
     }
 
     #[test]

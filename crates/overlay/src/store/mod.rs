@@ -7,6 +7,7 @@ mod open;
 mod place;
 mod register;
 mod removal;
+mod replay;
 mod trash;
 mod verify;
 

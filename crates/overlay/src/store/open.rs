@@ -21,6 +21,7 @@ use crate::state_dir::{OWN, StateDir};
 use crate::temp_roots::TempRoots;
 use crate::upper_layer::UpperLayer;
 use crate::view::StoreView;
+use crate::watch::Watch;
 use crate::{Error, Result};
 
 /// Whether what is added survives a power cut.
@@ -48,6 +49,8 @@ pub struct OpenOptions {
     pub wait_limit: Option<Duration>,
     /// How long a remount hook may run.
     pub hook_limit: Duration,
+    /// Who sees how far long work has come, and may stop it.
+    pub watch: Watch,
     /// Where a test kills the process.
     pub crash_points: CrashPoints,
 }
@@ -58,6 +61,7 @@ impl Default for OpenOptions {
             durability: Durability::default(),
             wait_limit: None,
             hook_limit: HOOK_TIME_LIMIT,
+            watch: Watch::default(),
             crash_points: CrashPoints::default(),
         }
     }

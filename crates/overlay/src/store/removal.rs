@@ -30,9 +30,7 @@ use super::open::Durability;
 use super::trash::{self, Trash, Waiting};
 use super::{Below, Store};
 use crate::crash::CrashPoint;
-use crate::journal::{Intent, Journal, Moved, State, Via};
-use crate::roots::Stale;
-use crate::temp_roots;
+use crate::journal::{Intent, Journal, Moved, Via};
 use crate::upper_layer::Entry;
 use crate::{Error, Result};
 
@@ -80,14 +78,11 @@ impl Store {
         if self.below.is_none() {
             return self.remove_local(objects, rows);
         }
-        let own = self.state.create_own()?;
-        let (mut journal, state) = Journal::open(own.path(), self.options.wait())?;
-        if let State::Interrupted(intent) = state {
-            self.finish(&mut journal, &intent)?;
-        }
-        let (intent, trash) = self.plan(objects)?;
+        let mut journal = self.idle_journal()?;
+        let (moves, trash) = self.plan(objects)?;
         let mut removal = Removal::default();
-        if !intent.moves.is_empty() || !rows.is_empty() {
+        if !moves.is_empty() || !rows.is_empty() {
+            let intent = Intent::Removal(moves);
             if intent.owes_remount() {
                 self.require_refreshable()?;
             }
@@ -101,7 +96,7 @@ impl Store {
             }
             self.database.sync()?;
             self.options.crash_points.reached(CrashPoint::RowsDeleted);
-            self.move_out(&intent, trash.as_ref())?;
+            self.move_out(intent.moves(), trash.as_ref())?;
             self.complete(&mut journal, &intent, &mut removal)?;
         }
         self.empty_trash(&mut removal)?;
@@ -146,11 +141,9 @@ impl Store {
     }
 
     /// Decides through which directory each object leaves.
-    fn plan(&self, objects: &[StorePath]) -> Result<(Intent, Option<Trash>)> {
+    fn plan(&self, objects: &[StorePath]) -> Result<(Vec<Moved>, Option<Trash>)> {
         let below = self.overlay()?;
-        let mut intent = Intent {
-            moves: Vec::with_capacity(objects.len()),
-        };
+        let mut moves = Vec::with_capacity(objects.len());
         let mut trash = None;
         for object in objects {
             let name = OsStr::new(object.base_name());
@@ -174,18 +167,18 @@ impl Store {
                 Via::MergedView => Trash::InLayer.name_for(object),
                 Via::UpperLayer => trash.name_for(object),
             };
-            intent.moves.push(Moved {
+            moves.push(Moved {
                 name: object.base_name().as_bytes().to_vec(),
                 trash: trash_name,
                 via,
             });
         }
-        Ok((intent, trash))
+        Ok((moves, trash))
     }
 
-    fn move_out(&self, intent: &Intent, trash: Option<&Trash>) -> Result<()> {
+    pub(super) fn move_out(&self, moves: &[Moved], trash: Option<&Trash>) -> Result<()> {
         let below = self.overlay()?;
-        for moved in &intent.moves {
+        for moved in moves {
             let (from, to) = self.directories(below, moved, trash);
             let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
             match trash::rename(from, name, to, trash_name) {
@@ -222,7 +215,12 @@ impl Store {
     }
 
     /// What follows when all objects are moved, in a removal and in its replay.
-    fn complete(&self, journal: &mut Journal, intent: &Intent, removal: &mut Removal) -> Result<()> {
+    pub(super) fn complete(
+        &self,
+        journal: &mut Journal,
+        intent: &Intent,
+        removal: &mut Removal,
+    ) -> Result<()> {
         if intent.owes_remount() {
             self.refresh_mount()?;
             removal.remounted = true;
@@ -238,7 +236,7 @@ impl Store {
     /// shows under the old name; the trash knows how to ask.)
     fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) -> Result<()> {
         let below = self.overlay()?;
-        for moved in intent.moves.iter().filter(|moved| moved.via == Via::MergedView) {
+        for moved in intent.moves().iter().filter(|moved| moved.via == Via::MergedView) {
             let trash_name = OsStr::from_bytes(&moved.trash);
             if below.upper.entry(trash_name)? != Entry::Absent {
                 let resists = removal.count(trash::unlink(self.real.fd(), trash_name));
@@ -246,41 +244,6 @@ impl Store {
                 self.options.crash_points.reached(CrashPoint::TreeUnlinked);
             }
         }
-        Ok(())
-    }
-
-    /// Does the rest of what a process that is gone had begun. The caller holds the collector's lock.
-    ///
-    /// An object is moved if its row is gone. One whose row is there was not deleted, or was added again since; one
-    /// that a temporary root protects is being added right now.
-    pub(super) fn finish(&self, journal: &mut Journal, intent: &Intent) -> Result<()> {
-        let below = self.overlay()?;
-        let protected: Vec<HashPart> = temp_roots::scan(&self.state, self.dir(), Stale::Report)?
-            .roots
-            .iter()
-            .map(|root| root.path.hash_part())
-            .collect();
-        let named: Vec<(&Moved, StorePath)> = intent
-            .moves
-            .iter()
-            .filter_map(|moved| Some((moved, StorePath::from_base_name(&moved.name).ok()?)))
-            .collect();
-        let paths: Vec<StorePath> = named.iter().map(|(_, path)| path.clone()).collect();
-        let known = self.database.are_valid(&paths)?;
-        let left = Intent {
-            moves: named
-                .into_iter()
-                .zip(known)
-                .filter(|((_, path), known)| !known && !protected.contains(&path.hash_part()))
-                .map(|((moved, _), _)| moved.clone())
-                .collect(),
-        };
-        let trash = Trash::locate(&self.state, &below.upper)?;
-        self.move_out(&left, Some(&trash))?;
-        let mut removal = Removal::default();
-        self.complete(journal, intent, &mut removal)?;
-        self.empty_trash(&mut removal)?;
-        tracing::info!("finished a deletion that was interrupted");
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::num::NonZero;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
@@ -16,6 +16,7 @@ use superpose_store_path::{Hash, StorePath};
 use super::Store;
 use crate::gc_lock::VerifierLock;
 use crate::upper_layer::Layer;
+use crate::watch::{Doing, Progress};
 use crate::{Error, Result};
 
 /// Paths that are looked up in the database at once while verifying: bounds the memory, not the work.
@@ -108,11 +109,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be read at all. What is wrong with single objects is in the report.
-    pub fn verify(
-        &mut self,
-        options: &VerifyOptions,
-        progress: &(dyn Fn(usize, usize) + Sync),
-    ) -> Result<VerifyReport> {
+    pub fn verify(&mut self, options: &VerifyOptions) -> Result<VerifyReport> {
         let lock = VerifierLock::acquire(&self.state, self.options.wait(), &mut |lock| {
             tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
         })?;
@@ -128,7 +125,7 @@ impl Store {
         };
         let present = self.check_existence(paths, &mut report)?;
         if options.contents == Contents::Check {
-            self.check_contents(&present, options.threads, progress, &mut report)?;
+            self.check_contents(&present, options.threads, &mut report)?;
         }
         report.faults.sort_by(|one, other| one.path().cmp(other.path()));
         drop(lock);
@@ -215,16 +212,22 @@ impl Store {
         &self,
         paths: &[StorePath],
         threads: NonZero<usize>,
-        progress: &(dyn Fn(usize, usize) + Sync),
         report: &mut VerifyReport,
     ) -> Result<()> {
-        let mut done = 0;
+        let watch = &self.options.watch;
+        let mut progress = Progress::new(Doing::Hashing, paths.len() as u64);
         let layers: HashMap<&StorePath, Layer> = paths.iter().zip(self.locate(paths)?).collect();
         for batch in paths.chunks(BATCH) {
             let infos = self.readable_infos(batch, report)?;
-            let results = hash_all(self.real.fd(), &infos, threads, &|hashed| {
-                progress(done + hashed, paths.len())
+            let results = hash_all(self.real.fd(), &infos, threads, &|hashed, bytes| {
+                watch.progress(&Progress {
+                    done: progress.done + hashed,
+                    bytes: progress.bytes + bytes,
+                    ..progress
+                });
+                !watch.wants_to_stop()
             });
+            watch.go_on()?;
             for (info, result) in infos.into_iter().zip(results) {
                 let layer = layers.get(&info.path).copied().unwrap_or(Layer::Lower);
                 match result {
@@ -246,7 +249,8 @@ impl Store {
                     }),
                 }
             }
-            done += batch.len();
+            progress.done += batch.len() as u64;
+            progress.bytes = report.bytes;
         }
         Ok(())
     }
@@ -282,17 +286,19 @@ impl Fault {
     }
 }
 
-/// Hashes objects; the answers are in the order of the question.
+/// Hashes objects; the answers are in the order of the question. `go_on` is told how many objects and bytes are
+/// hashed, and may end it: then there is no answer for the rest.
 fn hash_all(
     dir: rustix::fd::BorrowedFd<'_>,
     infos: &[PathInfo],
     threads: NonZero<usize>,
-    progress: &(dyn Fn(usize) + Sync),
+    go_on: &(dyn Fn(u64, u64) -> bool + Sync),
 ) -> Vec<superpose_nar::Result<NarHash>> {
     // The largest first, so that no thread is left alone with a giant at the end.
     let mut order: Vec<usize> = (0..infos.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(infos[i].nar_size));
     let next = AtomicUsize::new(0);
+    let bytes = AtomicU64::new(0);
     let results: Mutex<Vec<Option<superpose_nar::Result<NarHash>>>> =
         Mutex::new((0..infos.len()).map(|_| None).collect());
     std::thread::scope(|scope| {
@@ -304,8 +310,12 @@ fn hash_all(
                     let mut writer = HashingWriter::new(std::io::sink());
                     let result = superpose_nar::dump(dir, infos[i].path.base_name(), &mut writer);
                     let result = result.map(|_| writer.finish().1);
+                    let size = result.as_ref().map_or(0, |found| found.size);
                     results.lock().expect("no thread panics while it holds the lock")[i] = Some(result);
-                    progress(turn + 1);
+                    let bytes = bytes.fetch_add(size, Ordering::Relaxed) + size;
+                    if !go_on(turn as u64 + 1, bytes) {
+                        break;
+                    }
                 }
             });
         }
@@ -313,8 +323,5 @@ fn hash_all(
     let results = results
         .into_inner()
         .expect("no thread panics while it holds the lock");
-    results
-        .into_iter()
-        .map(|result| result.expect("every index was taken once"))
-        .collect()
+    results.into_iter().flatten().collect()
 }

@@ -111,7 +111,7 @@ fn assert_whole(stage: &Stage, step: &str) -> Store {
     assert!(!is_interrupted(&stage.state_dir()).unwrap(), "{step}");
     let mut options = VerifyOptions::default();
     options.contents = Contents::Check;
-    let report = store.verify(&options, &|_, _| {}).unwrap();
+    let report = store.verify(&options).unwrap();
     assert!(
         report.faults.is_empty() && report.forgotten.is_empty(),
         "{step}: {report:?}"

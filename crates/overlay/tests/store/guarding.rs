@@ -283,10 +283,10 @@ fn the_locks_of_the_collector_are_taken() {
         .delete(std::slice::from_ref(&path), &DeleteOptions::default())
         .unwrap_err();
     assert!(matches!(error, Error::LockHeld { .. }), "{error}");
-    drop(store.verify(&VerifyOptions::default(), &|_, _| {}).unwrap());
+    drop(store.verify(&VerifyOptions::default()).unwrap());
     flock(&lock, FlockOperation::Unlock).unwrap();
     flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let error = store.verify(&VerifyOptions::default(), &|_, _| {}).unwrap_err();
+    let error = store.verify(&VerifyOptions::default()).unwrap_err();
     assert!(matches!(error, Error::LockHeld { .. }), "{error}");
     assert!(is_valid(store.upper_metadata(), &path));
 }

@@ -27,7 +27,7 @@ pub(crate) const TRIALS: &[Named] = &[
 fn verify(store: &mut Store) -> VerifyReport {
     let mut options = VerifyOptions::default();
     options.contents = Contents::Check;
-    store.verify(&options, &|_, _| {}).unwrap()
+    store.verify(&options).unwrap()
 }
 
 fn modify(path: &std::path::Path) {

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Doing the rest of what a process that is gone had begun.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+use superpose_metadata::MetadataSource;
+use superpose_store_path::{HashPart, StorePath};
+
+use super::Store;
+use super::removal::Removal;
+use super::trash::Trash;
+use crate::journal::{Intent, Journal, Moved, State};
+use crate::roots::Stale;
+use crate::upper_layer::Entry;
+use crate::{Result, temp_roots};
+
+impl Store {
+    /// Opens the journal for something that is about to begin, and does the rest of what it says first. The caller holds
+    /// the collector's lock.
+    pub(super) fn idle_journal(&self) -> Result<Journal> {
+        let own = self.state.create_own()?;
+        let (mut journal, state) = Journal::open(own.path(), self.options.wait())?;
+        if let State::Interrupted(intent) = state {
+            self.finish(&mut journal, &intent)?;
+        }
+        Ok(journal)
+    }
+
+    /// Does the rest of what a process that is gone had begun. The caller holds the collector's lock.
+    ///
+    /// Every step is one that may have been made already, so that a replay that is interrupted is replayed.
+    pub(super) fn finish(&self, journal: &mut Journal, intent: &Intent) -> Result<()> {
+        match intent {
+            Intent::Removal(moves) => self.move_rest(moves)?,
+            // What was not moved stays, and is valid.
+            Intent::Deduplication(_) => {}
+            Intent::Linking(objects) => self.mend_linked(objects)?,
+        }
+        let mut removal = Removal::default();
+        self.complete(journal, intent, &mut removal)?;
+        self.empty_trash(&mut removal)?;
+        tracing::info!("finished what was interrupted");
+        Ok(())
+    }
+
+    /// Moves the rest of what was to be removed: what has no row. An object whose row is there was not deleted, or was
+    /// added again since; one that a temporary root protects is being added right now.
+    fn move_rest(&self, moves: &[Moved]) -> Result<()> {
+        let below = self.overlay()?;
+        let protected: HashSet<HashPart> = temp_roots::scan(&self.state, self.dir(), Stale::Report)?
+            .roots
+            .iter()
+            .map(|root| root.path.hash_part())
+            .collect();
+        let named: Vec<(&Moved, StorePath)> = moves
+            .iter()
+            .filter_map(|moved| Some((moved, StorePath::from_base_name(&moved.name).ok()?)))
+            .collect();
+        let paths: Vec<StorePath> = named.iter().map(|(_, path)| path.clone()).collect();
+        let known = self.database.are_valid(&paths)?;
+        let left: Vec<Moved> = named
+            .into_iter()
+            .zip(known)
+            .filter(|((_, path), known)| !known && !protected.contains(&path.hash_part()))
+            .map(|((moved, _), _)| moved.clone())
+            .collect();
+        let trash = Trash::locate(&self.state, &below.upper)?;
+        self.move_out(&left, Some(&trash))
+    }
+
+    /// Gives objects in which files were replaced by links the metadata of store objects again: a directory in which
+    /// that was interrupted has another modification time, and may be writable.
+    fn mend_linked(&self, objects: &[Vec<u8>]) -> Result<()> {
+        let below = self.overlay()?;
+        for name in objects {
+            let name = OsStr::from_bytes(name);
+            if below.upper.entry(name)? == Entry::Object {
+                superpose_nar::canonicalise(below.upper.fd(), name)?;
+            }
+        }
+        Ok(())
+    }
+}
