@@ -5,6 +5,7 @@ mod add;
 mod delete;
 mod open;
 mod place;
+mod recover;
 mod register;
 mod removal;
 mod replay;

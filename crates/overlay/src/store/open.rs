@@ -14,7 +14,7 @@ use super::{Below, MountProof, RealDir, Store};
 use crate::crash::CrashPoints;
 use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
-use crate::journal::{self, Journal, State};
+use crate::journal::{self, State};
 use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
 use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
 use crate::state_dir::{OWN, StateDir};
@@ -129,9 +129,7 @@ impl Store {
                 .as_ref()
                 .map(|hook| RemountHook::new(hook).with_time_limit(options.hook_limit)),
         };
-        let store = Self::assemble(Layout::Overlay(layout), real, Some(below), options)?;
-        store.recover()?;
-        Ok(store)
+        Self::assemble(Layout::Overlay(layout), real, Some(below), options)
     }
 
     fn assemble(layout: Layout, real: RealDir, below: Option<Below>, options: OpenOptions) -> Result<Self> {
@@ -144,7 +142,7 @@ impl Store {
         }
         let database = Database::open(&database)?;
         let temp_roots = TempRoots::new(&state, &settings.store_dir);
-        Ok(Store {
+        let mut store = Store {
             layout,
             options,
             real,
@@ -152,31 +150,9 @@ impl Store {
             database,
             temp_roots,
             below,
-        })
-    }
-
-    /// Does the rest of what a process that is gone had begun.
-    ///
-    /// # Errors
-    /// If the journal is damaged. That the rest cannot be done now (the remount is not permitted, the hook fails, a
-    /// tree resists) is logged and stays owed: what is valid is there in any case, and a store that does not open
-    /// helps nobody.
-    fn recover(&self) -> Result<()> {
-        let own = self.state.path().join(OWN);
-        if !matches!(Journal::peek(&own)?, State::Interrupted(_)) {
-            return Ok(());
-        }
-        let _lock = self.collector_lock()?;
-        let (mut journal, state) = Journal::open(&own, self.options.wait())?;
-        if let State::Interrupted(intent) = state
-            && let Err(error) = self.finish(&mut journal, &intent)
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a deletion that was interrupted is not finished: removed objects may read as they were"
-            );
-        }
-        Ok(())
+        };
+        store.recover()?;
+        Ok(store)
     }
 
     /// Takes the lock of the garbage collection; says so when it has to wait.

@@ -27,9 +27,11 @@ use crate::gc_lock;
 use crate::path_lock::{is_current, remove_marked};
 use crate::state_dir::{Directory, GC_SOCKET, StateDir};
 
+mod abandoned;
 mod records;
 mod scan;
 
+pub(crate) use abandoned::{Abandoned, take_up};
 pub(crate) use scan::scan;
 
 /// Process ids of Linux are smaller than this, whatever `/proc/sys/kernel/pid_max` says.
