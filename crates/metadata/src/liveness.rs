@@ -210,8 +210,13 @@ impl LivenessBuilder {
     /// Adds a reference; they come in the ascending order of the referrers. One from or to a row that does not exist
     /// keeps nothing, and is left out: false then.
     pub(crate) fn reference(&mut self, referrer: i64, reference: i64) -> bool {
-        let nodes = (self.graph.node_of_row(referrer), self.graph.node_of_row(reference));
-        let (Some(from), Some(to)) = nodes else { return false };
+        let nodes = (
+            self.graph.node_of_row(referrer),
+            self.graph.node_of_row(reference),
+        );
+        let (Some(from), Some(to)) = nodes else {
+            return false;
+        };
         self.graph.references.begin(from);
         self.graph.references.targets.push(to);
         true
@@ -284,7 +289,11 @@ mod tests {
         let edges: Vec<&[u32]> = graph.nodes().map(|node| graph.references(node)).collect();
         assert_eq!(edges, [&[0, 1][..], &[], &[1], &[0]]);
         let derivers: Vec<_> = graph.nodes().map(|node| graph.deriver(node)).collect();
-        assert_eq!(derivers, [Some(2), None, None, None], "another name is another path");
+        assert_eq!(
+            derivers,
+            [Some(2), None, None, None],
+            "another name is another path"
+        );
         let outputs: Vec<&[u32]> = graph.nodes().map(|node| graph.outputs(node)).collect();
         assert_eq!(outputs, [&[][..], &[], &[0], &[]]);
         let derivations: Vec<bool> = graph.nodes().map(|node| graph.is_derivation(node)).collect();

@@ -2,6 +2,7 @@
 //! What the removal of trees has freed, counted by several threads.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::remove::RemoveStats;
@@ -22,6 +23,8 @@ pub(crate) struct Freed {
     /// By inode. Of a file with several names one is removed at a time, so that exactly one of those who remove them
     /// finds that it was the last.
     linked: Vec<Mutex<StillLinked>>,
+    /// The sum of all that is in there.
+    still_linked: AtomicU64,
 }
 
 impl Freed {
@@ -39,6 +42,7 @@ impl Freed {
         Self {
             total: Mutex::default(),
             linked: (0..parts).map(|_| Mutex::default()).collect(),
+            still_linked: AtomicU64::new(0),
         }
     }
 
@@ -52,16 +56,22 @@ impl Freed {
         let mut linked = self.part(identity);
         let is_last = unlink()?;
         if is_last {
-            linked.remove(&identity);
+            self.subtract(linked.remove(&identity));
         } else {
-            linked.insert(identity, bytes);
+            self.still_linked.fetch_add(bytes, Ordering::Relaxed);
+            self.subtract(linked.insert(identity, bytes));
         }
         Ok(is_last)
     }
 
     /// Takes note that the last name of a file is gone.
     pub(crate) fn forget(&self, identity: Identity) {
-        self.part(identity).remove(&identity);
+        let mut linked = self.part(identity);
+        self.subtract(linked.remove(&identity));
+    }
+
+    fn subtract(&self, bytes: Option<u64>) {
+        self.still_linked.fetch_sub(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Adds what was removed of one tree.
@@ -74,9 +84,8 @@ impl Freed {
     }
 
     pub(crate) fn total(&self) -> RemoveStats {
-        let still_linked = |part: &Mutex<StillLinked>| lock(part).values().sum::<u64>();
         RemoveStats {
-            bytes_still_linked: self.linked.iter().map(still_linked).sum(),
+            bytes_still_linked: self.still_linked.load(Ordering::Relaxed),
             ..*lock(&self.total)
         }
     }

@@ -3,12 +3,14 @@
 
 mod add;
 mod delete;
+mod gc;
 mod open;
 mod place;
 mod register;
 mod removal;
 mod replay;
 mod trash;
+mod unlink;
 mod verify;
 
 use std::ffi::OsStr;
@@ -23,6 +25,7 @@ use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
 pub use delete::{DeleteOptions, Deleted, Liveness};
+pub use gc::{CollectAction, CollectOptions, Collected};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use register::Registered;
 pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
