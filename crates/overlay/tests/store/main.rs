@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod collecting;
 mod crashing;
 mod deleting;
 mod guarding;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     }
     let mounting = [
         adding::TRIALS,
+        collecting::TRIALS,
         crashing::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
@@ -33,5 +35,6 @@ fn main() -> ExitCode {
         verifying::TRIALS,
     ]
     .concat();
-    namespace::run(&mounting, adding::LOCAL_TRIALS)
+    let local = [adding::LOCAL_TRIALS, collecting::LOCAL_TRIALS].concat();
+    namespace::run(&mounting, &local)
 }

@@ -62,9 +62,10 @@ impl Store {
     pub(super) fn remove_unused_links(&self) -> Result<UnusedLinks> {
         let mut removed = UnusedLinks::default();
         let (layer, path) = self.collected_layer();
-        let (Some(farm), Some(real)) = (open(layer, path)?, open(self.real.fd(), self.real.path())?) else {
+        let Some(farm) = open(layer, path)? else {
             return Ok(removed);
         };
+        let real = open(self.real.fd(), self.real.path())?;
         let below = match &self.below {
             Some(below) => Self::farms_below(below)?,
             None => Vec::new(),
@@ -83,14 +84,18 @@ impl Store {
             if stat.st_nlink != 1 || !matches!(kind, FileType::RegularFile | FileType::Symlink) {
                 continue;
             }
-            if is_in(&below, name).map_err(failed)? {
-                hiding.push((name.to_owned(), space(&stat)));
-            } else {
-                match fs::unlinkat(&real, name, AtFlags::empty()) {
-                    Ok(()) => removed.count(space(&stat)),
-                    Err(Errno::NOENT) => {}
-                    Err(error) => return Err(failed(error)),
+            let seen = match &real {
+                Some(real) if !is_in(&below, name).map_err(failed)? => {
+                    fs::unlinkat(real, name, AtFlags::empty())
                 }
+                _ => Err(Errno::NOENT),
+            };
+            match seen {
+                Ok(()) => removed.count(space(&stat)),
+                // It lies below, too, or the kernel does not know of it: somebody put it there behind the mount.
+                Err(Errno::NOENT) if self.below.is_some() => hiding.push((name.to_owned(), space(&stat))),
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
             }
         }
         if !hiding.is_empty() {
