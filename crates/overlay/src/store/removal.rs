@@ -20,7 +20,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::fd::BorrowedFd;
-use rustix::fs;
+use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 use superpose_metadata::MetadataSource;
 use superpose_nar::Removals;
@@ -163,8 +163,9 @@ impl Store {
                 none => none.insert(Trash::locate(&self.state, &below.upper)?),
             };
             // Whatever lies below under this name, valid or not, must show again; through the merged view the kernel
-            // would leave a whiteout over it. A whiteout itself cannot be seen through the view.
-            let via = if entry == Entry::Whiteout || below.lies_below(name)? {
+            // would leave a whiteout over it. A whiteout itself cannot be seen through the view, nor what somebody put
+            // there behind the mount.
+            let via = if entry == Entry::Whiteout || below.lies_below(name)? || !self.shows(name)? {
                 Via::UpperLayer
             } else {
                 Via::MergedView
@@ -181,6 +182,15 @@ impl Store {
             });
         }
         Ok((moves, trash))
+    }
+
+    /// Whether the merged view leads to a name of the upper layer.
+    fn shows(&self, name: &OsStr) -> Result<bool> {
+        match fs::statat(self.real.fd(), name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT | Errno::STALE) => Ok(false),
+            Err(source) => Err(Error::io("examine", self.real.path().join(name), source)),
+        }
     }
 
     pub(super) fn move_out(&self, moves: &[Moved], trash: Option<&Trash>) -> Result<()> {

@@ -8,6 +8,7 @@
 
 mod adding;
 mod collecting;
+mod collecting_beside;
 mod crashing;
 mod deleting;
 mod guarding;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let mounting = [
         adding::TRIALS,
         collecting::TRIALS,
+        collecting_beside::TRIALS,
         crashing::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,

@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::measure::space;
+use crate::crash::CrashPoint;
 use crate::journal::Intent;
 use crate::store::{Below, Store};
 use crate::{Error, Result};
@@ -103,6 +104,7 @@ impl Store {
             let mut journal = self.idle_journal()?;
             // Nothing that has to be mended, and a remount that is owed.
             journal.begin(&Intent::Linking(Vec::new()))?;
+            self.options.crash_points.reached(CrashPoint::IntentWritten);
             for (name, bytes) in hiding {
                 match fs::unlinkat(&farm, &name, AtFlags::empty()) {
                     Ok(()) => removed.count(bytes),
@@ -110,9 +112,12 @@ impl Store {
                     Err(error) => return Err(failed(error)),
                 }
             }
+            self.options.crash_points.reached(CrashPoint::LinksUnlinked);
             self.refresh_mount()?;
             removed.remounted = true;
+            self.options.crash_points.reached(CrashPoint::Remounted);
             journal.close()?;
+            self.options.crash_points.reached(CrashPoint::JournalClosed);
         }
         Ok(removed)
     }
