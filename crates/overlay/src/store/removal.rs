@@ -77,6 +77,10 @@ impl Store {
         let mut journal = self.idle_journal()?;
         let (moves, trash) = self.plan(leaving)?;
         let mut removal = Removal::default();
+        let mut in_layer = leaving.waiting.map(<[OsString]>::to_vec);
+        if let (Some(names), Some(Trash::InLayer)) = (&mut in_layer, &trash) {
+            names.extend(trash_names(&moves, Via::UpperLayer));
+        }
         if !moves.is_empty() || !leaving.rows.is_empty() {
             let intent = Intent::Removal(moves);
             if intent.owes_remount() {
@@ -95,7 +99,7 @@ impl Store {
             self.move_out(intent.moves(), trash.as_ref())?;
             self.complete(&mut journal, &intent, &mut removal, Some(leaving.listener))?;
         }
-        self.empty_trash(&mut removal, leaving.waiting)?;
+        self.empty_trash(&mut removal, in_layer.as_deref())?;
         Ok(removal)
     }
 
@@ -248,7 +252,7 @@ impl Store {
         if let Some(listener) = listener {
             listener.let_go();
         }
-        self.unlink_in_layer(intent, removal)?;
+        self.unlink_in_layer(intent, removal);
         journal.close()?;
         self.options.crash_points.reached(CrashPoint::JournalClosed);
         Ok(())
@@ -256,16 +260,9 @@ impl Store {
 
     /// Unlinks what was renamed through the merged view. (What was renamed behind it may still be what the kernel
     /// shows under the old name; the trash knows how to ask.)
-    fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) -> Result<()> {
-        let below = self.overlay()?;
-        let mut names = Vec::new();
-        for moved in intent.moves().iter().filter(|moved| moved.via == Via::MergedView) {
-            if below.upper.entry(OsStr::from_bytes(&moved.trash))? != Entry::Absent {
-                names.push(OsString::from_vec(moved.trash.clone()));
-            }
-        }
+    fn unlink_in_layer(&self, intent: &Intent, removal: &mut Removal) {
+        let names = trash_names(intent.moves(), Via::MergedView);
         removal.waiting += self.unlinking(&removal.unlinked).all(self.real.fd(), &names);
-        Ok(())
     }
 
     /// Unlinks what waits in the trash and is used by no one. `in_layer` are the names in the layer that belong to the
@@ -297,20 +294,12 @@ impl Store {
         }
         let listed;
         let names = match in_layer {
-            Some(names) => {
-                // Some were unlinked the first time.
-                listed = self.still_in_layer(names)?;
-                &listed[..]
-            }
+            Some(names) => names,
             // Nothing was left in the layer; listing it for that would cost more than a deletion.
             None if apart.is_some_and(|apart| shares_device(apart.fd(), below.upper.fd())) => &[],
             None => {
-                listed = below
-                    .upper
-                    .names()?
-                    .into_iter()
-                    .map(OsString::from_vec)
-                    .collect::<Vec<_>>();
+                let names = below.upper.names()?.into_iter();
+                listed = names.map(OsString::from_vec).collect::<Vec<_>>();
                 &listed[..]
             }
         };
@@ -329,17 +318,6 @@ impl Store {
             })
             .collect();
         Ok(waiting + self.empty(below.upper.fd(), in_layer, removal)?)
-    }
-
-    fn still_in_layer(&self, names: &[OsString]) -> Result<Vec<OsString>> {
-        let below = self.overlay()?;
-        let mut still = Vec::with_capacity(names.len());
-        for name in names {
-            if below.upper.entry(name)? != Entry::Absent {
-                still.push(name.clone());
-            }
-        }
-        Ok(still)
     }
 
     fn empty(&self, directory: BorrowedFd<'_>, trees: Vec<Waiting>, removal: &Removal) -> Result<usize> {
@@ -370,6 +348,14 @@ impl Store {
         }
         Ok(waiting + self.unlinking(&removal.unlinked).all(directory, &free))
     }
+}
+
+/// What moved objects are called in the trash, of those that left one way.
+fn trash_names(moves: &[Moved], via: Via) -> Vec<OsString> {
+    let moves = moves.iter().filter(|moved| moved.via == via);
+    moves
+        .map(|moved| OsString::from_vec(moved.trash.clone()))
+        .collect()
 }
 
 /// Whether a rename can lead from one directory to the other, as far as their devices tell.

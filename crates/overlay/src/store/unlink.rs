@@ -2,6 +2,7 @@
 //! Unlinking many trees, by several threads.
 
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -64,9 +65,14 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&self) {
         while let Some(name) = self.names.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if let Err(error) = self.who.removals.remove(self.directory, name) {
-                tracing::warn!(%error, "a removed object cannot be unlinked yet");
-                self.resisting.fetch_add(1, Ordering::Relaxed);
+            match self.who.removals.remove(self.directory, name) {
+                Ok(()) => {}
+                // An earlier try came that far.
+                Err(error) if error.io_kind() == Some(ErrorKind::NotFound) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a removed object cannot be unlinked yet");
+                    self.resisting.fetch_add(1, Ordering::Relaxed);
+                }
             }
             self.who.crash_points.reached(CrashPoint::TreeUnlinked);
             let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;

@@ -41,6 +41,10 @@ pub(crate) const TRIALS: &[Named] = &[
         what_waits_in_the_layer_belongs_to_the_trash,
     ),
     (
+        "collecting::a_state_directory_elsewhere_leaves_nothing_in_the_layer",
+        a_state_directory_elsewhere_leaves_nothing_in_the_layer,
+    ),
+    (
         "collecting::a_tree_in_use_waits_and_goes_the_next_time",
         a_tree_in_use_waits_and_goes_the_next_time,
     ),
@@ -386,6 +390,30 @@ fn what_waits_in_the_layer_belongs_to_the_trash() {
     store.refresh_mount().unwrap();
     assert_eq!(collect(&mut store).waiting, 1);
     assert_eq!(stage.upper_names(), [name]);
+}
+
+/// The trash is in the layer then, since no rename leads out of it.
+fn a_state_directory_elsewhere_leaves_nothing_in_the_layer() {
+    let stage = Stage::over(|_| {});
+    let state = tempfile::tempdir_in("/dev/shm").unwrap();
+    assert_ne!(
+        fs::metadata(state.path()).unwrap().dev(),
+        fs::metadata(stage.upper_dir()).unwrap().dev()
+    );
+    let reference = stage
+        .reference()
+        .with_param("state", state.path().as_os_str().as_encoded_bytes());
+    let open = || Store::open(resolve(&reference), OpenOptions::default()).unwrap();
+    let duplicate = add_tree(&mut open(), "tree", &[("a", "1")]);
+    drop(add_tree(&mut stage.lower_store(), "tree", &[("a", "1")]));
+    let own = add_text(&mut open(), "own", "1", &[]);
+    open().refresh_mount().unwrap();
+    let collected = collect(&mut open());
+    let mut expected = [duplicate, own];
+    expected.sort();
+    assert_eq!(collected.deleted, expected);
+    assert_eq!((collected.inodes, collected.waiting), (3, 0), "{collected:?}");
+    assert_eq!(stage.upper_names(), Vec::<String>::new());
 }
 
 fn a_tree_in_use_waits_and_goes_the_next_time() {
