@@ -29,6 +29,7 @@
 
 mod error;
 mod graph;
+mod liveness;
 mod memory;
 mod path_info;
 mod realisation;
@@ -36,6 +37,7 @@ mod source;
 mod sqlite;
 
 pub use error::{Error, Result};
+pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
 pub use path_info::PathInfo;
 pub use realisation::{Realisation, RealisationKey, RealisationKind};

@@ -20,6 +20,8 @@ pub enum CrashPoint {
     ObjectMoved,
     /// The rows are deleted; the objects are still in the layer.
     RowsDeleted,
+    /// Unused links were unlinked behind the mount, which is not fresh yet.
+    LinksUnlinked,
     /// The mount is fresh; the journal is still open.
     Remounted,
     /// The journal is closed; the moved trees are still there.

@@ -2,7 +2,7 @@
 //! The local overlay store: a writable layer over a Nix store that is never written.
 //!
 //! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
-//! also what every store below is. A [`Store`] adds, registers, deletes and verifies. It comes either from a local
+//! also what every store below is. A [`Store`] adds, registers, deletes, collects and verifies. It comes either from a local
 //! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
 //!
 //! ```
@@ -21,8 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate deliberately does not print, read the environment, talk to daemons, build, substitute, or collect
-//! garbage: it deletes what it is told to when nothing needs it.
+//! The crate deliberately does not print, read the environment, talk to daemons, build, or substitute.
 #![forbid(unsafe_code)]
 
 mod crash;
@@ -49,8 +48,9 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
-    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, DeleteOptions, Deleted,
+    Durability, Fault, Liveness, MountProof, OpenOptions, Outcome, Registered, Source, Store, VerifyOptions,
+    VerifyReport, is_interrupted,
 };
 pub use upper_layer::Layer;
 pub use usage::Usage;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod check_mount;
+mod collecting;
 mod crashes;
 mod deleting;
 mod full_disk;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     full_disk::register(&mut suite);
     nested::register(&mut suite);
     readme::register(&mut suite);
+    collecting::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
     suite.run()

@@ -9,6 +9,7 @@ mod check_validity;
 mod delete;
 mod dump;
 mod ensure;
+mod gc;
 mod mount;
 mod path_info;
 mod query;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Dump(dump::Args),
     Restore(restore::Args),
     Delete(delete::Args),
+    Gc(gc::Args),
     AddRoot(add_root::Args),
     Verify(verify::Args),
 }
@@ -103,6 +105,7 @@ impl Command {
             Command::Dump(args) => args.run(context),
             Command::Restore(args) => args.run(context),
             Command::Delete(args) => args.run(context),
+            Command::Gc(args) => args.run(context),
             Command::AddRoot(args) => args.run(context),
             Command::Verify(args) => args.run(context),
         }

@@ -46,7 +46,15 @@ fn every_command_refuses_what_it_does_not_know() {
 #[test]
 fn every_command_that_needs_arguments_says_so() {
     let stand = Stand::new();
-    let need_none = ["status", "check-mount", "mount", "umount", "remount", "verify"];
+    let need_none = [
+        "status",
+        "check-mount",
+        "mount",
+        "umount",
+        "remount",
+        "gc",
+        "verify",
+    ];
     for name in names().iter().filter(|name| !need_none.contains(&name.as_str())) {
         let ended = stand.run(&[name]);
         assert_eq!(ended.status, 2, "{name}");
@@ -79,6 +87,9 @@ fn arguments_that_exclude_one_another() {
     check(&["query", "--references"]);
     check(&["query", "--hash-part", "0g1savw1cf7pji42hasyx0smc4aw15nw", path]);
     check(&["check-validity", "--json", "--print-invalid", path]);
+    check(&["gc", "--print-dead", "--print-live"]);
+    check(&["gc", "--print-roots", "--max-freed", "1"]);
+    check(&["gc", "--print-dead", "--dry-run"]);
     check(&["check-mount", "--upper", "/u", "/m"]);
     check(&["check-mount", "--lower", "/l", "/m"]);
     check(&["check-mount", "--upper", "/u", "--lower", "/l"]);

@@ -185,7 +185,7 @@ impl Database {
     }
 
     /// Asks something, which is asked again if the answer may be wrong.
-    fn read<T>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn read<T>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<T>) -> Result<T> {
         match &self.backing {
             Backing::ReadWrite { connection, .. } => retry(&self.files.database, self.busy_limit, || {
                 self.reader(connection).snapshot(&mut ask)

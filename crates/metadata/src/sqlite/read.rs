@@ -13,7 +13,7 @@ use super::rows::{Record, info_columns};
 use crate::{Error, Outputs, PathInfo, Result, Visit};
 
 pub(super) const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
-const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
+pub(super) const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
 const INFO_BY_PATH: &str = concat!("SELECT ", info_columns!(), ", id FROM ValidPaths WHERE path = ?1");
 /// The primary key's index holds both columns, unlike Nix's old index on the first, which the planner might prefer.
 pub(super) const REFERENCES: &str =
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
 }
 
 /// What a row is called in errors if its path is of no use.
-fn row_name(id: i64) -> String {
+pub(super) fn row_name(id: i64) -> String {
     format!("row {id}")
 }
 

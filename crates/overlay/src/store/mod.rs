@@ -3,6 +3,7 @@
 
 mod add;
 mod delete;
+mod gc;
 mod open;
 mod place;
 mod recover;
@@ -10,6 +11,7 @@ mod register;
 mod removal;
 mod replay;
 mod trash;
+mod unlink;
 mod verify;
 
 use std::ffi::OsStr;
@@ -24,6 +26,7 @@ use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
 pub use delete::{DeleteOptions, Deleted, Liveness};
+pub use gc::{CollectAction, CollectOptions, Collected};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use register::Registered;
 pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};

@@ -9,12 +9,13 @@ use superpose_metadata::MetadataSource;
 use superpose_store_path::{HashPart, StorePath};
 
 use super::Store;
+use super::removal::Leaving;
 use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
 use crate::journal::{Journal, State};
 use crate::roots::Stale;
 use crate::state_dir::OWN;
-use crate::temp_roots::Abandoned;
+use crate::temp_roots::{Abandoned, Listener};
 use crate::upper_layer::Entry;
 use crate::{Error, Result, temp_roots};
 
@@ -77,7 +78,18 @@ impl Store {
         let dead: Vec<&str> = abandoned.iter().map(Abandoned::owner).collect();
         let left = self.unregistered(named.into_iter().collect(), &dead)?;
         if !left.is_empty() {
-            self.remove(&left, &[])?;
+            let listener = Listener::start(&self.state, self.dir())?;
+            // Somebody else wants one of them at this very moment: the next one who opens the store looks again.
+            if !listener.seal(0, left.iter().map(StorePath::hash_part).collect()) {
+                return Ok(());
+            }
+            self.remove(&Leaving {
+                objects: &left,
+                junk: &[],
+                rows: &[],
+                listener: &listener,
+                waiting: None,
+            })?;
             tracing::info!(
                 objects = left.len(),
                 "removed what an interrupted addition had left"

@@ -39,8 +39,8 @@ impl Store {
             Intent::Linking(objects) => self.mend_linked(objects)?,
         }
         let mut removal = Removal::default();
-        self.complete(journal, intent, &mut removal)?;
-        self.empty_trash(&mut removal)?;
+        self.complete(journal, intent, &mut removal, None)?;
+        self.empty_trash(&mut removal, None)?;
         tracing::info!("finished what was interrupted");
         Ok(())
     }

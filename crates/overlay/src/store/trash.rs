@@ -15,7 +15,6 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fd::BorrowedFd;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
-use superpose_nar::RemoveStats;
 use superpose_store_path::{HASH_PART_LEN, HashPart, StorePath};
 
 use crate::random;
@@ -195,11 +194,6 @@ pub(super) fn is_pinned(
         Err(Errno::NOENT | Errno::STALE) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Unlinks a tree of the trash.
-pub(super) fn unlink(directory: BorrowedFd<'_>, name: &OsStr) -> Result<RemoveStats> {
-    superpose_nar::remove_tree(directory, name).map_err(Error::from)
 }
 
 #[cfg(test)]

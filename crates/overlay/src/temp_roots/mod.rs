@@ -28,10 +28,12 @@ use crate::path_lock::{is_current, remove_marked};
 use crate::state_dir::{Directory, GC_SOCKET, StateDir};
 
 mod abandoned;
+mod listen;
 mod records;
 mod scan;
 
 pub(crate) use abandoned::{Abandoned, take_up};
+pub(crate) use listen::Listener;
 pub(crate) use scan::scan;
 
 /// Process ids of Linux are smaller than this, whatever `/proc/sys/kernel/pid_max` says.
@@ -384,5 +386,7 @@ fn socket_path(state: &StateDir) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", state.fd().as_raw_fd())).join(GC_SOCKET)
 }
 
+#[cfg(test)]
+mod listen_tests;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use superpose_store_path::{HashPart, StoreDir, StorePath};
 pub use merged::Merged;
 
 use crate::layout::Layout;
-use crate::roots::{Root, lasting};
+use crate::roots::{Root, Stale, lasting};
 use crate::state_dir::StateDir;
 use crate::store::verify_mount;
 use crate::upper_layer::{Layer, UpperLayer};
@@ -198,7 +198,7 @@ impl StoreView {
                     Layout::Local(_) => vec![&settings.real_dir],
                     Layout::Overlay(overlay) => vec![&settings.real_dir, &overlay.upper_layer],
                 };
-                lasting::find(&state, self, &physical)
+                lasting::find(&state, self, &physical, Stale::Report)
             }
             // Nothing was ever written to this store.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),

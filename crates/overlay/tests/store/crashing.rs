@@ -11,7 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
 use superpose_overlay::{
-    Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, Store, VerifyOptions, is_interrupted,
+    CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, Store, VerifyOptions,
+    is_interrupted,
 };
 
 use crate::namespace::Named;
@@ -25,6 +26,14 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "crashing::a_deletion_is_not_begun_or_finished",
         a_deletion_is_not_begun_or_finished,
+    ),
+    (
+        "crashing::a_collection_is_not_begun_or_finished",
+        a_collection_is_not_begun_or_finished,
+    ),
+    (
+        "crashing::a_link_that_leaves_behind_the_mount_owes_a_remount",
+        a_link_that_leaves_behind_the_mount_owes_a_remount,
     ),
     (
         "crashing::a_replay_that_crashes_is_replayed",
@@ -82,6 +91,7 @@ pub(crate) fn child() -> Option<ExitCode> {
                 .collect();
             store.delete(&paths, &DeleteOptions::default()).unwrap();
         }
+        "collect" => drop(store.collect(&CollectOptions::default()).unwrap()),
         // Opening alone replays.
         "open" => {}
         other => panic!("no operation {other}"),
@@ -241,6 +251,80 @@ fn a_deletion_is_not_begun_or_finished() {
                 n > 8,
                 "rows, three moves, remount, unlinking, journal, trash: {n}"
             );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// The objects of a deletion, all dead, beside one that lives, junk, an unused link, and what a crash has left.
+fn objects_to_collect() -> (Stage, [StorePath; 3], StorePath) {
+    let (stage, paths) = objects_to_delete();
+    let mut store = stage.open();
+    let alive = add_tree(&mut store, "alive", &[("a", "1")]);
+    store.add_root(&stage.path("result"), &alive).unwrap();
+    drop(store);
+    let upper = stage.upper_dir();
+    fs::create_dir(upper.join(".links")).unwrap();
+    for name in [".links/unused", &format!("{}-left.lock", "0".repeat(32))] {
+        fs::write(upper.join(name), "x").unwrap();
+    }
+    stage.open().refresh_mount().unwrap();
+    (stage, paths, alive)
+}
+
+fn a_collection_is_not_begun_or_finished() {
+    let mut not_begun = 0;
+    for n in 1..MANY {
+        let (stage, paths, alive) = objects_to_collect();
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "collect", n, &[]);
+        let step = format!("killed at point {n}");
+        assert_consistent(&stage, &paths, &step);
+        not_begun += u32::from(stage.upper_dir().join(paths[1].base_name()).exists());
+        let mut store = stage.open();
+        store.collect(&CollectOptions::default()).unwrap();
+        assert!(is_valid(store.upper_metadata(), &alive), "{step}");
+        assert_eq!(store.upper_metadata().count().unwrap(), 1, "{step}");
+        drop(store);
+        let names = [".links".to_owned(), alive.to_string()];
+        let mut found = stage.upper_names();
+        found.sort();
+        assert_eq!(found, names, "{step}");
+        assert_eq!(entries(&stage.upper_dir().join(".links")), 0, "{step}");
+        assert_eq!(entries(&stage.state_dir().join("superpose/trash")), 0, "{step}");
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert_eq!(not_begun, 1, "only the intent comes before the rows");
+            assert!(
+                n > 10,
+                "rows, four moves, remount, unlinking, journal, trash: {n}"
+            );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// A link that lies below too leaves behind the mount's back, and owes a remount for it.
+fn a_link_that_leaves_behind_the_mount_owes_a_remount() {
+    let mut owed = 0;
+    for n in 1..MANY {
+        let stage = Stage::over(|_| {});
+        fs::create_dir_all(stage.lower_dir().join(".links")).unwrap();
+        fs::write(stage.lower_dir().join(".links/both"), "below").unwrap();
+        fs::create_dir(stage.upper_dir().join(".links")).unwrap();
+        fs::write(stage.upper_dir().join(".links/both"), "above").unwrap();
+        stage.open().refresh_mount().unwrap();
+        let link = stage.merged_dir().join(".links/both");
+        assert_eq!(fs::read_to_string(&link).unwrap(), "above");
+        let aborted = aborts_at(&stage, "collect", n, &[]);
+        owed += u32::from(is_interrupted(&stage.state_dir()).unwrap());
+        drop(stage.open());
+        stage.open().collect(&CollectOptions::default()).unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "below", "killed at point {n}");
+        if !aborted {
+            assert!(owed >= 2, "before the link is gone, and after it");
             return;
         }
     }

@@ -7,6 +7,8 @@
 )]
 
 mod adding;
+mod collecting;
+mod collecting_beside;
 mod crashing;
 mod deleting;
 mod guarding;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
     }
     let mounting = [
         adding::TRIALS,
+        collecting::TRIALS,
+        collecting_beside::TRIALS,
         crashing::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
@@ -33,5 +37,6 @@ fn main() -> ExitCode {
         verifying::TRIALS,
     ]
     .concat();
-    namespace::run(&mounting, adding::LOCAL_TRIALS)
+    let local = [adding::LOCAL_TRIALS, collecting::LOCAL_TRIALS].concat();
+    namespace::run(&mounting, &local)
 }
