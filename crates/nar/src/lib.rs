@@ -12,7 +12,7 @@
 //! | make an object from it | [`restore()`], [`restore_hashed`] |
 //! | copy an object and hash it in the same pass | [`copy_tree`] |
 //! | find references in it | [`ReferenceScanner`], as a writer or in [`Taps`] |
-//! | mend or remove a tree | [`canonicalise()`], [`remove_tree`] |
+//! | mend or remove a tree, remove many | [`canonicalise()`], [`remove_tree`], [`Removals`] |
 //!
 //! Names are bytes. Everything on disk is done relative to an open directory and never through a symbolic link.
 //! Archives are streamed: memory is bounded whatever an archive claims, and hostile archives are errors.
@@ -47,6 +47,7 @@ mod dump;
 mod error;
 mod file_archive;
 pub mod format;
+mod freed;
 mod hashing;
 mod kind;
 mod listing;
@@ -69,6 +70,6 @@ pub use hashing::{CountingWriter, HashingReader, HashingWriter, NarHash};
 pub use kind::{ObjectKind, TreeStats};
 pub use pipeline::Taps;
 pub use reader::{Event, Reader};
-pub use remove::{RemoveStats, remove_tree};
+pub use remove::{Removals, RemoveStats, remove_tree};
 pub use restore::{restore, restore_hashed};
 pub use scan::ReferenceScanner;
