@@ -113,7 +113,10 @@ fn many_trees_are_counted_together_whoever_removes_them() {
     let scratch = Scratch::new();
     let name = |tree: usize| format!("tree-{tree}");
     for tree in 0..TREES {
-        make(&directory([("own", file(vec![1; 5_000]))]), &scratch.path(&name(tree)));
+        make(
+            &directory([("own", file(vec![1; 5_000]))]),
+            &scratch.path(&name(tree)),
+        );
     }
     for shared in 0..50 {
         let first = scratch.path(&format!("tree-0/shared-{shared}"));
