@@ -49,8 +49,9 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
-    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, Contents, DeleteOptions, Deleted, Duplicated, Durability, Effect, Fault, Kept,
+    Liveness, Modified, MountProof, OpenOptions, OptimiseOptions, Optimised, Outcome, Reason, Registered,
+    Skipped, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
 };
 pub use upper_layer::Layer;
 pub use usage::Usage;

@@ -4,6 +4,8 @@
 mod add;
 mod delete;
 mod open;
+mod optimise;
+mod parallel;
 mod place;
 mod register;
 mod removal;
@@ -24,6 +26,7 @@ use superpose_store_path::{StoreDir, StorePath};
 pub use add::{AddOptions, Added, Outcome, Source};
 pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use open::{Durability, OpenOptions, is_interrupted};
+pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use register::Registered;
 pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
 

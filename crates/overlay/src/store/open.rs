@@ -103,7 +103,9 @@ impl Store {
         };
         // Nix expects its hard-link farm in every local store.
         create_directory(&path.join(".links"))?;
-        Self::assemble(Layout::Local(layout), real, None, options)
+        let store = Self::assemble(Layout::Local(layout), real, None, options)?;
+        store.recover()?;
+        Ok(store)
     }
 
     /// Opens an overlay store for writing. The proof of the mount is what makes it possible.
@@ -173,7 +175,7 @@ impl Store {
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "a deletion that was interrupted is not finished: removed objects may read as they were"
+                "what was interrupted is not finished: removed objects may read as they were"
             );
         }
         Ok(())

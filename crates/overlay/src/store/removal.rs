@@ -43,6 +43,8 @@ pub(super) struct Removal {
     pub(super) entries: u64,
     /// Moved trees that some process still uses, or that could not be unlinked; they are unlinked later.
     pub(super) waiting: usize,
+    /// Bytes that other names of unlinked files still hold.
+    pub(super) still_linked: u64,
     /// Whether the mount was made fresh.
     pub(super) remounted: bool,
 }
@@ -54,6 +56,7 @@ impl Removal {
         match unlinked {
             Ok(unlinked) => {
                 self.bytes += unlinked.bytes_freed;
+                self.still_linked += unlinked.bytes_still_linked;
                 self.entries += unlinked.files + unlinked.directories;
                 0
             }
