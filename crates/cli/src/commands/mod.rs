@@ -10,6 +10,7 @@ mod delete;
 mod dump;
 mod ensure;
 mod mount;
+mod optimise;
 mod path_info;
 mod query;
 mod remount;
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Restore(restore::Args),
     Delete(delete::Args),
     AddRoot(add_root::Args),
+    Optimise(optimise::Args),
     Verify(verify::Args),
 }
 
@@ -104,6 +106,7 @@ impl Command {
             Command::Restore(args) => args.run(context),
             Command::Delete(args) => args.run(context),
             Command::AddRoot(args) => args.run(context),
+            Command::Optimise(args) => args.run(context),
             Command::Verify(args) => args.run(context),
         }
     }

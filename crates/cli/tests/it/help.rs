@@ -46,7 +46,15 @@ fn every_command_refuses_what_it_does_not_know() {
 #[test]
 fn every_command_that_needs_arguments_says_so() {
     let stand = Stand::new();
-    let need_none = ["status", "check-mount", "mount", "umount", "remount", "verify"];
+    let need_none = [
+        "status",
+        "check-mount",
+        "mount",
+        "umount",
+        "remount",
+        "optimise",
+        "verify",
+    ];
     for name in names().iter().filter(|name| !need_none.contains(&name.as_str())) {
         let ended = stand.run(&[name]);
         assert_eq!(ended.status, 2, "{name}");
@@ -72,6 +80,7 @@ fn arguments_that_exclude_one_another() {
     };
     let path = "0g1savw1cf7pji42hasyx0smc4aw15nw-x";
     check(&["path-info", "--all", path]);
+    check(&["optimise", "--only-duplicates", "--only-links"]);
     check(&["path-info", "--all", "--stdin"]);
     check(&["path-info", "--json-format", "2", path]);
     check(&["query", path]);
