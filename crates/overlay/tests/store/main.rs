@@ -8,12 +8,15 @@
 
 mod adding;
 mod crashing;
+mod crashing_optimise;
 mod deleting;
 mod guarding;
 mod knowing;
+mod linking;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
+mod optimising;
 mod stage;
 mod verifying;
 
@@ -26,10 +29,13 @@ fn main() -> ExitCode {
     let mounting = [
         adding::TRIALS,
         crashing::TRIALS,
+        crashing_optimise::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
         knowing::TRIALS,
+        linking::TRIALS,
         opening::TRIALS,
+        optimising::TRIALS,
         verifying::TRIALS,
     ]
     .concat();

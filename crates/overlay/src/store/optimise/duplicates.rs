@@ -20,7 +20,7 @@ use superpose_store_path::{Hash, HashPart, StorePath};
 use super::super::Store;
 use super::super::parallel::on_threads;
 use super::super::removal::Removal;
-use super::super::trash::Trash;
+use super::super::trash::{self, Trash};
 use super::layer::{Entry, Identity, stat_in};
 use super::report::{Kept, Modified, Reason};
 use crate::crash::CrashPoint;
@@ -170,8 +170,14 @@ impl Store {
         candidates
     }
 
-    /// Drops the copies above, all with one intent and one remount. Returns which ones went. The caller holds the
-    /// collector's lock.
+    /// Whether something waits in the trash, of a removal that was killed or of objects that were in use.
+    pub(super) fn has_trash(&self) -> Result<bool> {
+        let trash = Trash::open_existing(&self.state)?;
+        Ok(trash.is_some_and(|trash| trash::list(trash.fd()).is_ok_and(|waiting| !waiting.is_empty())))
+    }
+
+    /// Drops the copies above, all with one intent and one remount, and empties the trash. Returns which ones went. The
+    /// caller holds the collector's lock.
     ///
     /// # Errors
     /// Before anything is done: when the mount could not be made fresh afterwards, or the journal cannot be written.
@@ -185,6 +191,7 @@ impl Store {
         let mut journal = self.idle_journal()?;
         let same = self.still_the_same(duplicates, kept)?;
         if same.is_empty() {
+            self.empty_trash(&mut removal)?;
             return Ok((Vec::new(), removal));
         }
         self.require_refreshable()?;

@@ -128,7 +128,7 @@ impl Store {
             report.kept = found.kept;
             if options.effect == Effect::Foresee {
                 report.dropped = found.same.into_iter().map(|duplicate| duplicate.path).collect();
-            } else if !found.same.is_empty() {
+            } else if !found.same.is_empty() || self.has_trash()? {
                 lock = None;
                 freed_names = self.drop_found(found.same, &mut report)?;
             }
