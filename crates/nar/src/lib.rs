@@ -11,6 +11,7 @@
 //! | look into an archive | [`Reader`] |
 //! | make an object from it | [`restore()`], [`restore_hashed`] |
 //! | copy an object and hash it in the same pass | [`copy_tree`] |
+//! | see whether two objects are the same | [`compare_trees`] |
 //! | find references in it | [`ReferenceScanner`], as a writer or in [`Taps`] |
 //! | mend or remove a tree, remove many | [`canonicalise()`], [`remove_tree`], [`Removals`] |
 //!
@@ -41,6 +42,7 @@
 
 mod attributes;
 mod canonicalise;
+mod compare;
 mod copy;
 mod create;
 mod dump;
@@ -61,6 +63,7 @@ mod stream;
 mod walk;
 
 pub use canonicalise::canonicalise;
+pub use compare::{Comparison, Difference, Found, Side, Unreadable, compare_trees};
 pub use copy::copy_tree;
 pub use create::{RestoreOptions, SyncPolicy};
 pub use dump::{Hashed, dump, dump_path, hash_object, hash_object_with};

@@ -14,7 +14,7 @@ pub enum CrashPoint {
     ObjectPlaced,
     /// The row of the object is committed; its lock file is still there.
     ObjectRegistered,
-    /// The intent of a removal is on the disk; its rows are still there.
+    /// The intent is on the disk, and nothing else is done.
     IntentWritten,
     /// One of the objects was moved out of the layer.
     ObjectMoved,
@@ -28,6 +28,16 @@ pub enum CrashPoint {
     JournalClosed,
     /// One of the moved trees was unlinked.
     TreeUnlinked,
+    /// A file has a name in the farm of links, too.
+    FileEntered,
+    /// There is another link to a file of the farm, under a scratch name.
+    LinkMade,
+    /// A file was replaced by that link; its directory has a time of its own, and may be writable.
+    FileReplaced,
+    /// The directory looks like one of a store object again.
+    DirectoryMended,
+    /// A file of the farm that nothing is a link to was removed.
+    UnusedLinkRemoved,
 }
 
 /// Which of the points kills the process: none, but for tests.

@@ -49,7 +49,8 @@ pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
     AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, DeleteOptions, Deleted,
-    Durability, Fault, Liveness, MountProof, OpenOptions, Outcome, Registered, Source, Store, VerifyOptions,
+    Duplicated, Durability, Effect, Fault, Kept, Liveness, Modified, MountProof, OpenOptions,
+    OptimiseOptions, Optimised, Outcome, Reason, Registered, Skipped, Source, Store, VerifyOptions,
     VerifyReport, is_interrupted,
 };
 pub use upper_layer::Layer;

@@ -11,6 +11,7 @@ mod dump;
 mod ensure;
 mod gc;
 mod mount;
+mod optimise;
 mod path_info;
 mod query;
 mod remount;
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Delete(delete::Args),
     Gc(gc::Args),
     AddRoot(add_root::Args),
+    Optimise(optimise::Args),
     Verify(verify::Args),
 }
 
@@ -107,6 +109,7 @@ impl Command {
             Command::Delete(args) => args.run(context),
             Command::Gc(args) => args.run(context),
             Command::AddRoot(args) => args.run(context),
+            Command::Optimise(args) => args.run(context),
             Command::Verify(args) => args.run(context),
         }
     }

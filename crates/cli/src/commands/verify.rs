@@ -7,7 +7,7 @@ use superpose_overlay::{Contents, Fault, VerifyOptions, VerifyReport};
 
 use super::Done;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::output::{self, Output};
 use crate::size_text::size_text;
 
@@ -131,10 +131,4 @@ fn as_json(dir: &StoreDir, report: &VerifyReport) -> Value {
         "faults": faults.collect::<Vec<_>>(),
         "forgotten": full(&report.forgotten),
     })
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -53,6 +53,7 @@ fn every_command_that_needs_arguments_says_so() {
         "umount",
         "remount",
         "gc",
+        "optimise",
         "verify",
     ];
     for name in names().iter().filter(|name| !need_none.contains(&name.as_str())) {
@@ -80,6 +81,7 @@ fn arguments_that_exclude_one_another() {
     };
     let path = "0g1savw1cf7pji42hasyx0smc4aw15nw-x";
     check(&["path-info", "--all", path]);
+    check(&["optimise", "--only-duplicates", "--only-links"]);
     check(&["path-info", "--all", "--stdin"]);
     check(&["path-info", "--json-format", "2", path]);
     check(&["query", path]);

@@ -5,6 +5,8 @@ mod add;
 mod delete;
 mod gc;
 mod open;
+mod optimise;
+mod parallel;
 mod place;
 mod recover;
 mod register;
@@ -28,6 +30,7 @@ pub use add::{AddOptions, Added, Outcome, Source};
 pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use gc::{CollectAction, CollectOptions, Collected};
 pub use open::{Durability, OpenOptions, is_interrupted};
+pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use register::Registered;
 pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
 

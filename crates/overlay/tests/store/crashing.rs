@@ -11,8 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
 use superpose_overlay::{
-    CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, Store, VerifyOptions,
-    is_interrupted,
+    CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, OptimiseOptions, Store,
+    VerifyOptions, is_interrupted,
 };
 
 use crate::namespace::Named;
@@ -44,7 +44,7 @@ pub(crate) const TRIALS: &[Named] = &[
 /// First word of the command line of a child.
 const CHILD: &str = "--crash-child";
 /// No operation here has more points.
-const MANY: u32 = 60;
+pub(crate) const MANY: u32 = 60;
 
 /// Runs a child that is not killed, under `strace`, and returns the system calls that reach the disk or change names, in
 /// their order; `None` where there is no `strace`.
@@ -92,6 +92,7 @@ pub(crate) fn child() -> Option<ExitCode> {
             store.delete(&paths, &DeleteOptions::default()).unwrap();
         }
         "collect" => drop(store.collect(&CollectOptions::default()).unwrap()),
+        "optimise" => drop(store.optimise(&OptimiseOptions::default()).unwrap()),
         // Opening alone replays.
         "open" => {}
         other => panic!("no operation {other}"),
@@ -101,8 +102,13 @@ pub(crate) fn child() -> Option<ExitCode> {
 
 /// Runs a child that aborts at its n-th point; false when it ended before.
 pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
+    aborts_of(&stage.reference().to_string(), operation, n, paths)
+}
+
+/// The same of any store.
+pub(crate) fn aborts_of(url: &str, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
     let status = Command::new(env::current_exe().unwrap())
-        .args([CHILD, &stage.reference().to_string(), operation, &n.to_string()])
+        .args([CHILD, url, operation, &n.to_string()])
         .args(paths.iter().map(|path| path.base_name()))
         .stdin(Stdio::null())
         .stderr(Stdio::null())
@@ -116,7 +122,7 @@ pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StoreP
 }
 
 /// The store opens, verifies with contents, owes nothing, and has no rows without objects.
-fn assert_whole(stage: &Stage, step: &str) -> Store {
+pub(crate) fn assert_whole(stage: &Stage, step: &str) -> Store {
     let mut store = stage.open();
     assert!(!is_interrupted(&stage.state_dir()).unwrap(), "{step}");
     let mut options = VerifyOptions::default();
@@ -189,7 +195,7 @@ fn objects_to_delete() -> (Stage, [StorePath; 3]) {
 }
 
 /// Before anybody repairs anything: what is valid is there, also for a stock Nix that opens the store next.
-fn assert_nothing_valid_is_missing(stage: &Stage, step: &str) {
+pub(crate) fn assert_nothing_valid_is_missing(stage: &Stage, step: &str) {
     let view = stage.view();
     view.upper_metadata()
         .for_each_valid_path(&mut |path| {
@@ -347,6 +353,6 @@ fn a_replay_that_crashes_is_replayed() {
     panic!("the child never came to its end");
 }
 
-fn entries(directory: &Path) -> usize {
+pub(crate) fn entries(directory: &Path) -> usize {
     fs::read_dir(directory).map_or(0, Iterator::count)
 }

@@ -10,12 +10,15 @@ mod adding;
 mod collecting;
 mod collecting_beside;
 mod crashing;
+mod crashing_optimise;
 mod deleting;
 mod guarding;
 mod knowing;
+mod linking;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
+mod optimising;
 mod stage;
 mod verifying;
 
@@ -30,10 +33,13 @@ fn main() -> ExitCode {
         collecting::TRIALS,
         collecting_beside::TRIALS,
         crashing::TRIALS,
+        crashing_optimise::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
         knowing::TRIALS,
+        linking::TRIALS,
         opening::TRIALS,
+        optimising::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
