@@ -26,6 +26,10 @@ pub enum CrashPoint {
     JournalClosed,
     /// One of the moved trees was unlinked.
     TreeUnlinked,
+    /// A repair has a good object under a scratch name.
+    ObjectRestored,
+    /// The good object and the bad one have changed places.
+    ObjectExchanged,
 }
 
 /// Which of the points kills the process: none, but for tests.

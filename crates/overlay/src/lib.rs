@@ -29,14 +29,17 @@ mod crash;
 mod error;
 mod flock;
 mod gc_lock;
+mod hash_pool;
 mod journal;
 mod layout;
+mod marks;
 pub mod mounting;
 mod path_lock;
 mod random;
 mod roots;
 mod state_dir;
 mod store;
+mod survey;
 mod temp_roots;
 mod upper_layer;
 mod usage;
@@ -49,9 +52,11 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
-    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof, Note,
+    Obstacle, OpenOptions, Outcome, Registered, Repaired, Source, Store, VerifyOptions, VerifyReport,
+    is_interrupted,
 };
+pub use survey::Survey;
 pub use upper_layer::Layer;
 pub use usage::Usage;
 pub use view::{Merged, StoreView};

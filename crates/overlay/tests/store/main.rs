@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod comparing;
 mod crashing;
 mod deleting;
 mod guarding;
@@ -14,6 +15,7 @@ mod knowing;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
+mod repairing;
 mod stage;
 mod verifying;
 
@@ -25,11 +27,13 @@ fn main() -> ExitCode {
     }
     let mounting = [
         adding::TRIALS,
+        comparing::TRIALS,
         crashing::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
         knowing::TRIALS,
         opening::TRIALS,
+        repairing::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
