@@ -9,9 +9,12 @@
 mod adding;
 mod comparing;
 mod crashing;
+mod crashing_repairs;
 mod deleting;
 mod guarding;
 mod knowing;
+mod leaving;
+mod merging;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
@@ -29,9 +32,12 @@ fn main() -> ExitCode {
         adding::TRIALS,
         comparing::TRIALS,
         crashing::TRIALS,
+        crashing_repairs::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
         knowing::TRIALS,
+        leaving::TRIALS,
+        merging::TRIALS,
         opening::TRIALS,
         repairing::TRIALS,
         verifying::TRIALS,

@@ -3,18 +3,15 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock, getxattr};
+use rustix::fs::getxattr;
 use superpose_overlay::mounting::{Detach, OverlayAttributes, mount_overlay, unmount};
-use superpose_overlay::store_path::{Hash, StorePath, StoreReference};
-use superpose_overlay::{
-    Error, Obstacle, OpenOptions, Progress, Repaired, Store, StoreView, Watch, Watcher, is_interrupted,
-};
+use superpose_overlay::store_path::{StorePath, StoreReference};
+use superpose_overlay::{OpenOptions, Repaired, Store, StoreView, is_interrupted};
 
-use crate::comparing::{archive, attribute, lay_above, set_archive, thorough};
+use crate::comparing::{attribute, lay_above, thorough};
 use crate::namespace::Named;
-use crate::stage::{Stage, Tree, add_text, add_tree, is_valid, resolve, tree};
+use crate::stage::{Stage, add_text, add_tree, is_valid, resolve, tree};
 
 pub(crate) const TRIALS: &[Named] = &[
     (
@@ -34,28 +31,8 @@ pub(crate) const TRIALS: &[Named] = &[
         a_path_without_a_row_gets_one,
     ),
     (
-        "repairing::a_source_that_is_no_better_changes_nothing",
-        a_source_that_is_no_better_changes_nothing,
-    ),
-    (
-        "repairing::without_a_source_objects_stay",
-        without_a_source_objects_stay,
-    ),
-    (
-        "repairing::a_path_that_is_locked_is_left",
-        a_path_that_is_locked_is_left,
-    ),
-    (
         "repairing::a_user_of_the_bad_object_keeps_it",
         a_user_of_the_bad_object_keeps_it,
-    ),
-    (
-        "repairing::a_failed_hook_leaves_the_remount_owed",
-        a_failed_hook_leaves_the_remount_owed,
-    ),
-    (
-        "repairing::who_stops_it_finds_nothing_changed",
-        who_stops_it_finds_nothing_changed,
     ),
     (
         "repairing::a_state_directory_elsewhere",
@@ -93,19 +70,16 @@ impl Good {
         StoreView::open_verified(&resolve(&self.reference())).unwrap()
     }
 
-    fn object(&self, path: &StorePath) -> std::path::PathBuf {
+    pub(crate) fn root(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    pub(crate) fn object(&self, path: &StorePath) -> std::path::PathBuf {
         self.0.path().join("nix/store").join(path.base_name())
     }
 }
 
-/// The objects of the upper layer; its own time changes with every scratch name.
-fn upper_objects(stage: &Stage) -> Tree {
-    let mut objects = tree(&stage.upper_dir());
-    objects.remove(std::path::Path::new(""));
-    objects
-}
-
-const FILES: &[(&str, &str)] = &[("a", "1"), ("d/b", "2"), ("d/c", "3")];
+pub(crate) const FILES: &[(&str, &str)] = &[("a", "1"), ("d/b", "2"), ("d/c", "3")];
 
 fn fill(store: &mut Store) -> [StorePath; 4] {
     let library = add_tree(store, "library", FILES);
@@ -127,18 +101,18 @@ pub(crate) fn layered() -> (Stage, Good, [StorePath; 4]) {
     (stage, good, paths)
 }
 
-fn spoil(path: &std::path::Path) {
+pub(crate) fn spoil(path: &std::path::Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, "spoilt").unwrap();
 }
 
-fn mend(store: &mut Store, good: &Good) -> Repaired {
+pub(crate) fn mend(store: &mut Store, good: &Good) -> Repaired {
     let report = thorough(store);
     store.repair(&report, Some(&good.view())).unwrap()
 }
 
 /// Nothing is wrong any more, in the view and in what is left behind.
-fn assert_mended(stage: &Stage, good: &Good, paths: &[StorePath]) {
+pub(crate) fn assert_mended(stage: &Stage, good: &Good, paths: &[StorePath]) {
     let report = thorough(&mut stage.open());
     assert!(report.faults.is_empty(), "{report:?}");
     assert!(!is_interrupted(&stage.state_dir()).unwrap());
@@ -270,86 +244,6 @@ fn a_path_without_a_row_gets_one() {
     assert_mended(&stage, &good, &[path]);
 }
 
-fn a_source_that_is_no_better_changes_nothing() {
-    let (stage, _, paths) = layered();
-    let [library, below, program, alone] = &paths;
-    spoil(&stage.upper_dir().join(alone.base_name()));
-    spoil(&stage.upper_dir().join(program.base_name()));
-    spoil(&stage.lower_dir().join(library.base_name()).join("d/b"));
-    spoil(&stage.lower_dir().join(below.base_name()).join("x"));
-    // It lacks `program`, has another `below`, and the others are bad there, too: modified, and gone.
-    let worse = Good::with(|store| {
-        drop(add_tree(store, "library", FILES));
-        drop(add_tree(store, "below", &[("x", "4")]));
-        drop(add_text(store, "alone", "6", &[]));
-    });
-    spoil(&worse.object(library).join("a"));
-    fs::remove_file(worse.object(alone)).unwrap();
-    let database =
-        superpose_overlay::metadata::Database::open(&superpose_overlay::metadata::OpenDatabase::read_write(
-            worse.0.path().join("nix/var/nix/db"),
-            superpose_overlay::store_path::StoreDir::default(),
-        ));
-    set_archive(database.unwrap(), below, Hash::sha256([9; 32]), 7);
-    let mut store = stage.open();
-    store.refresh_mount().unwrap();
-    let before = (upper_objects(&stage), stage.lower_tree());
-    let repaired = mend(&mut store, &worse);
-    assert_eq!((&repaired.objects[..], repaired.left.len()), (&[][..], 4));
-    for (name, obstacle) in &repaired.left {
-        let right = match obstacle {
-            Obstacle::NotInSource { .. } => *name == *program.base_name(),
-            Obstacle::OtherInSource { found, .. } => {
-                *name == *below.base_name() && *found == Hash::sha256([9; 32])
-            }
-            Obstacle::ModifiedInSource { expected, .. } => {
-                *name == *library.base_name() && *expected == archive(&store, library).hash
-            }
-            Obstacle::UnreadableInSource { .. } => *name == *alone.base_name(),
-            _ => false,
-        };
-        assert!(right, "{name:?}: {obstacle}");
-    }
-    assert!(
-        (upper_objects(&stage), stage.lower_tree()) == before,
-        "something changed"
-    );
-    assert_eq!(thorough(&mut store).faults.len(), 4);
-}
-
-fn without_a_source_objects_stay() {
-    let (stage, _, [.., alone]) = layered();
-    spoil(&stage.upper_dir().join(alone.base_name()));
-    let mut store = stage.open();
-    let report = thorough(&mut store);
-    let repaired = store.repair(&report, None).unwrap();
-    assert!(matches!(&repaired.left[..], [(name, Obstacle::NoSource)] if *name == *alone.base_name()));
-    // Nor do those of a store of another directory.
-    let other = StoreReference::local(stage.path("other")).with_param("store", b"/other/store");
-    drop(Store::open(resolve(&other), OpenOptions::default()).unwrap());
-    let other = StoreView::open(&resolve(&other)).unwrap();
-    let error = store.repair(&report, Some(&other)).unwrap_err();
-    assert!(matches!(error, Error::ForeignSource { .. }), "{error}");
-}
-
-fn a_path_that_is_locked_is_left() {
-    let (stage, good, [.., alone]) = layered();
-    spoil(&stage.upper_dir().join(alone.base_name()));
-    let lock = File::create(stage.merged_dir().join(format!("{alone}.lock"))).unwrap();
-    flock(&lock, FlockOperation::LockExclusive).unwrap();
-    let mut store = stage.open();
-    let repaired = mend(&mut store, &good);
-    assert!(
-        matches!(&repaired.left[..], [(_, Obstacle::Busy)]),
-        "{repaired:?}"
-    );
-    drop(lock);
-    let repaired = mend(&mut store, &good);
-    assert_eq!(repaired.objects, std::slice::from_ref(&alone));
-    drop(store);
-    assert_mended(&stage, &good, &[alone]);
-}
-
 fn a_user_of_the_bad_object_keeps_it() {
     let (stage, good, [library, ..]) = layered();
     lay_above(&stage, &library, &[("a", "bad"), ("d/b", "bad")]);
@@ -370,56 +264,6 @@ fn a_user_of_the_bad_object_keeps_it() {
     mend(&mut store, &good);
     drop(store);
     assert_mended(&stage, &good, &[library]);
-}
-
-fn a_failed_hook_leaves_the_remount_owed() {
-    let (stage, good, [library, ..]) = layered();
-    spoil(&stage.lower_dir().join(library.base_name()).join("a"));
-    stage.open().refresh_mount().unwrap();
-    let reference = stage.reference().with_param("remount-hook", b"/bin/false");
-    let mut store = Store::open(resolve(&reference), OpenOptions::default()).unwrap();
-    let report = thorough(&mut store);
-    let error = store.repair(&report, Some(&good.view())).unwrap_err();
-    assert!(matches!(error, Error::RemountHook { .. }), "{error}");
-    drop(store);
-    assert!(is_interrupted(&stage.state_dir()).unwrap());
-    drop(stage.open());
-    assert_mended(&stage, &good, &[library]);
-}
-
-/// Wants to stop when bytes are copied.
-#[derive(Debug)]
-struct Impatient;
-
-impl Watcher for Impatient {
-    fn progress(&self, progress: &Progress) {
-        if progress.doing == superpose_overlay::Doing::Repairing {
-            assert!(progress.all == 1 && progress.all_bytes.is_some());
-            SEEN.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    }
-
-    fn wants_to_stop(&self) -> bool {
-        SEEN.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
-static SEEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-
-fn who_stops_it_finds_nothing_changed() {
-    let (stage, good, [library, ..]) = layered();
-    spoil(&stage.lower_dir().join(library.base_name()).join("a"));
-    let before = upper_objects(&stage);
-    let mut options = OpenOptions::default();
-    options.watch = Watch::new(Arc::new(Impatient));
-    let mut store = stage.open_with(options);
-    store.refresh_mount().unwrap();
-    let report = thorough(&mut store);
-    let error = store.repair(&report, Some(&good.view())).unwrap_err();
-    assert!(matches!(error, Error::Stopped), "{error}");
-    drop(store);
-    assert!(upper_objects(&stage) == before, "something changed");
-    assert!(!is_interrupted(&stage.state_dir()).unwrap());
 }
 
 /// Bad objects cannot leave the layer then, and wait in it until nobody uses them.
