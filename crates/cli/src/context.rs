@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a command starts from: the store that is meant, opened in the way that is needed.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,11 +37,15 @@ impl Context {
     /// Where the parts of the store are. What is odd about its URL is said on standard error.
     pub(crate) fn layout(&self) -> Result<Layout> {
         let named = self.global.store.clone().or_else(environment::store);
-        let url = named.as_ref().map_or(&b"auto"[..], |url| url.as_bytes());
+        self.layout_of(named.as_deref().unwrap_or(OsStr::new("auto")))
+    }
+
+    /// The same of another store.
+    pub(crate) fn layout_of(&self, url: &OsStr) -> Result<Layout> {
         // Only a relative path needs it, and the directory may be gone.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let (reference, mut warnings) =
-            StoreReference::parse(url, cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
+            StoreReference::parse(url.as_bytes(), cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
         let (layout, more) = Layout::resolve(&reference, &environment::defaults()?)?;
         for warning in more {
             if !warnings.contains(&warning) {

@@ -39,7 +39,7 @@ mod sqlite;
 pub use error::{Error, Result};
 pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
-pub use path_info::PathInfo;
+pub use path_info::{ArchiveInfo, PathInfo};
 pub use realisation::{Realisation, RealisationKey, RealisationKind};
 pub use source::{Closure, MetadataSource, Outputs, Prune, Visit};
 pub use sqlite::{

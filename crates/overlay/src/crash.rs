@@ -38,6 +38,10 @@ pub enum CrashPoint {
     DirectoryMended,
     /// A file of the farm that nothing is a link to was removed.
     UnusedLinkRemoved,
+    /// A repair has a good object under a scratch name.
+    ObjectRestored,
+    /// The good object and the bad one have changed places.
+    ObjectExchanged,
 }
 
 /// Which of the points kills the process: none, but for tests.

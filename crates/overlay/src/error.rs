@@ -308,6 +308,28 @@ pub enum Error {
         #[source]
         source: Box<superpose_nar::Error>,
     },
+    /// The objects of another store cannot be taken: their paths mean something else.
+    #[error("'{url}' has the store directory '{found}', expected '{expected}'")]
+    ForeignSource {
+        /// The store that objects were to come from.
+        url: String,
+        /// The store directory of this store.
+        expected: superpose_store_path::StoreDir,
+        /// That of the other one.
+        found: superpose_store_path::StoreDir,
+    },
+    /// A good object could not be written, most often because the disk is full. What was repaired before stays
+    /// repaired; everything else is as it was.
+    #[error("cannot repair '{object}' in '{}'", path.display())]
+    CannotRepair {
+        /// The object.
+        object: String,
+        /// The layer, or the physical store directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<superpose_nar::Error>,
+    },
     /// The caller wanted the work to stop. What was done until then stays done, and the store is whole.
     #[error("stopped: what was done stays done, and the same command does the rest")]
     Stopped,

@@ -28,14 +28,17 @@ mod crash;
 mod error;
 mod flock;
 mod gc_lock;
+mod hash_pool;
 mod journal;
 mod layout;
+mod marks;
 pub mod mounting;
 mod path_lock;
 mod random;
 mod roots;
 mod state_dir;
 mod store;
+mod survey;
 mod temp_roots;
 mod upper_layer;
 mod usage;
@@ -49,10 +52,11 @@ pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
     AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, DeleteOptions, Deleted,
-    Duplicated, Durability, Effect, Fault, Kept, Liveness, Modified, MountProof, OpenOptions,
-    OptimiseOptions, Optimised, Outcome, Reason, Registered, Skipped, Source, Store, VerifyOptions,
+    Duplicated, Durability, Effect, Fault, Kept, Liveness, Modified, MountProof, Note, Obstacle, OpenOptions,
+    OptimiseOptions, Optimised, Outcome, Reason, Registered, Repaired, Skipped, Source, Store, VerifyOptions,
     VerifyReport, is_interrupted,
 };
+pub use survey::Survey;
 pub use upper_layer::Layer;
 pub use usage::Usage;
 pub use view::{Merged, StoreView};

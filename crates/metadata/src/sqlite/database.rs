@@ -21,7 +21,8 @@ use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
 use super::reserved;
 use super::transaction::Transaction;
 use crate::{
-    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
+    Result, Visit,
 };
 
 /// How a database is being accessed.
@@ -262,6 +263,10 @@ impl MetadataSource for Database {
 
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         self.read(|reader| reader.path_infos(paths))
+    }
+
+    fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        self.read(|reader| reader.archives(paths))
     }
 
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {

@@ -10,7 +10,7 @@ use superpose_store_path::{HashPart, StoreDir, StorePath};
 use super::fault::explain;
 use super::room::Room;
 use super::rows::{Record, info_columns};
-use crate::{Error, Outputs, PathInfo, Result, Visit};
+use crate::{ArchiveInfo, Error, Outputs, PathInfo, Result, Visit};
 
 pub(super) const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
 pub(super) const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
@@ -118,6 +118,17 @@ impl<'a> Reader<'a> {
 
     pub(super) fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
         Ok(self.ids(paths)?.into_iter().map(|id| id.is_some()).collect())
+    }
+
+    pub(super) fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        let mut info_by_path = self.prepare(INFO_BY_PATH)?;
+        let mut text = FullPath::new(self.store_dir);
+        self.in_path_order(paths, |path| {
+            let name = || self.store_dir.join(path);
+            info_by_path.first(text.of(path), |row| {
+                Ok(ArchiveInfo::from(&self.record(row, &name).info(path)?))
+            })
+        })
     }
 
     pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {

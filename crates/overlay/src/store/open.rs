@@ -16,6 +16,7 @@ use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
 use crate::journal::{self, State};
 use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
+use crate::marks;
 use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
 use crate::state_dir::{OWN, StateDir};
 use crate::temp_roots::TempRoots;
@@ -120,7 +121,11 @@ impl Store {
             path: layout.merged().to_path_buf(),
         };
         let lower = StoreView::open(&layout.lower)?;
+        let attributes = verified
+            .as_ref()
+            .and_then(|proof| marks::kind_of(proof.report().mount.as_ref()?));
         let below = Below {
+            attributes,
             lower,
             upper: UpperLayer::new(upper, &layout.upper_layer),
             lower_dirs,

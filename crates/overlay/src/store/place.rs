@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 
-use rustix::fs::{self, AtFlags};
+use rustix::fs;
 use superpose_metadata::{MetadataSource, PathInfo};
 use superpose_nar::{RestoreOptions, SyncPolicy};
 use superpose_store_path::StorePath;
@@ -13,17 +13,22 @@ use super::open::Durability;
 use crate::crash::CrashPoint;
 use crate::path_lock::{PathLocks, Release};
 use crate::random;
-use crate::upper_layer::{Entry, Layer};
+use crate::upper_layer::Layer;
 use crate::{Error, Result};
 
 /// An object that is being made, under a name that no object has.
 ///
 /// The name parses as a store path, and a temporary root protects it: a collector removes it when the process is
 /// gone, and not before.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Scratch(StorePath);
 
 impl Scratch {
+    /// A scratch name that is protected already.
+    pub(super) fn of(protected: StorePath) -> Self {
+        Scratch(protected)
+    }
+
     /// The name in the store directory.
     pub(super) fn name(&self) -> &OsStr {
         OsStr::new(self.0.base_name())
@@ -71,6 +76,16 @@ impl Store {
         }
     }
 
+    /// What becomes of the lock file of a path: removed, it would leave a whiteout over one that lies below.
+    pub(super) fn lock_release(&self, path: &StorePath) -> Result<Release> {
+        Ok(match &self.below {
+            Some(below) if below.lies_below(OsStr::new(&format!("{}.lock", path.base_name())))? => {
+                Release::Keep
+            }
+            _ => Release::Unlink,
+        })
+    }
+
     /// Moves a finished scratch object to its place and registers it. `info.path` and its references are protected by
     /// the caller, who also discards a scratch object that was not moved.
     ///
@@ -80,12 +95,7 @@ impl Store {
     pub(super) fn place(&mut self, scratch: &Scratch, info: &PathInfo) -> Result<Placed> {
         self.options.crash_points.reached(CrashPoint::ScratchFilled);
         let path = &info.path;
-        let release = match &self.below {
-            Some(below) if below.lies_below(OsStr::new(&format!("{}.lock", path.base_name())))? => {
-                Release::Keep
-            }
-            _ => Release::Unlink,
-        };
+        let release = self.lock_release(path)?;
         let locks = PathLocks::acquire(
             self.real.fd(),
             self.real.path(),
@@ -134,18 +144,6 @@ impl Store {
             Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => {}
             Err(error) => tracing::warn!(%error, "a scratch object stays behind as garbage"),
         }
-    }
-
-    /// Removes a whiteout of the upper layer, so that what lies below under this name shows again.
-    fn unhide(&self, path: &StorePath) -> Result<()> {
-        let Some(below) = &self.below else { return Ok(()) };
-        let name = OsStr::new(path.base_name());
-        if below.upper.entry(name)? != Entry::Whiteout {
-            return Ok(());
-        }
-        fs::unlinkat(below.upper.fd(), name, AtFlags::empty())
-            .map_err(|source| Error::io("remove a whiteout from", below.upper.path().join(name), source))?;
-        self.refresh_mount()
     }
 
     /// Removes what lies unregistered where an object is to be.

@@ -11,6 +11,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
@@ -26,6 +27,8 @@ use crate::{Error, Result};
 const DIRECTORY: &str = "trash";
 /// Hexadecimal digits before the base name: several generations of one object may wait at once.
 const PREFIX: usize = 8;
+/// The time stamps of files move on at least so often (a kernel with 100 ticks in a second, and some room).
+const CLOCK_TICK: Duration = Duration::from_millis(12);
 /// Ends the name of an object that waits in its layer.
 const IN_LAYER_NAME: &str = "superpose-trash";
 
@@ -168,6 +171,21 @@ pub(super) fn rename(
 /// given a status change time that nothing else has, and the view is asked for it. Nothing else of the tree changes:
 /// whoever reads it meanwhile sees exactly what was there.
 pub(super) fn is_pinned(
+    trash: BorrowedFd<'_>,
+    name: &OsStr,
+    merged: BorrowedFd<'_>,
+    object: &OsStr,
+) -> std::result::Result<bool, Errno> {
+    if !shows(trash, name, merged, object)? {
+        return Ok(false);
+    }
+    // What took its place a moment ago has the same time, as the kernel's clock is coarse; a later time it cannot have.
+    std::thread::sleep(CLOCK_TICK);
+    shows(trash, name, merged, object)
+}
+
+/// Whether the view shows the status change time that the moved tree is given now.
+fn shows(
     trash: BorrowedFd<'_>,
     name: &OsStr,
     merged: BorrowedFd<'_>,

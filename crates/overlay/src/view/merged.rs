@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use superpose_metadata::{
-    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
+    Result, Visit,
 };
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
@@ -170,6 +171,10 @@ impl MetadataSource for Merged<'_> {
 
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         self.upper_then_lower(paths, |source, paths| source.path_infos(paths))
+    }
+
+    fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        self.upper_then_lower(paths, |source, paths| source.archives(paths))
     }
 
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {

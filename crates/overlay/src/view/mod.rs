@@ -7,8 +7,8 @@ use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
-    Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation,
-    RealisationKey, Visit,
+    ArchiveInfo, Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune,
+    Realisation, RealisationKey, Visit,
 };
 use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
@@ -19,6 +19,7 @@ use crate::layout::Layout;
 use crate::roots::{Root, Stale, lasting};
 use crate::state_dir::StateDir;
 use crate::store::verify_mount;
+use crate::survey::{Entries, Survey};
 use crate::upper_layer::{Layer, UpperLayer};
 use crate::usage::{self, Usage};
 use crate::{Error, Result};
@@ -219,6 +220,34 @@ impl StoreView {
         usage::measure(directory)
     }
 
+    /// Compares the names in the upper layer (of a local store: in its directory) with what is known of them. Nothing is
+    /// walked into.
+    ///
+    /// # Errors
+    /// If the layer or a database cannot be read.
+    pub fn survey(&self) -> Result<Survey> {
+        match self.open_parts() {
+            Parts::Local(database) => {
+                let path = &self.layout.settings().real_dir;
+                let entries = match UpperLayer::open(path) {
+                    Ok(layer) => Entries::read(layer.fd(), path)?,
+                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                        Entries::default()
+                    }
+                    Err(error) => return Err(error),
+                };
+                Survey::of(&entries, database.as_ref(), None)
+            }
+            Parts::Overlay { upper, layer, lower } => {
+                let entries = match layer {
+                    Some(layer) => Entries::read(layer.fd(), layer.path())?,
+                    None => Entries::default(),
+                };
+                Survey::of(&entries, upper.source(), Some(lower.as_ref()))
+            }
+        }
+    }
+
     fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> Answer<A>) -> Answer<A> {
         let parts = self.parts().map_err(|error| match error {
             Error::Metadata(error) => error,
@@ -247,6 +276,10 @@ impl MetadataSource for StoreView {
 
     fn path_infos(&self, paths: &[StorePath]) -> Answer<Vec<Option<PathInfo>>> {
         self.with(|source| source.path_infos(paths))
+    }
+
+    fn archives(&self, paths: &[StorePath]) -> Answer<Vec<Option<ArchiveInfo>>> {
+        self.with(|source| source.archives(paths))
     }
 
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Answer<Vec<StorePath>> {

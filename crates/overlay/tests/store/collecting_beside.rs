@@ -166,7 +166,7 @@ fn a_root_that_comes_after_it_finds_the_object_gone() {
     assert!(!is_valid(stage.open().upper_metadata(), &own));
 }
 
-fn wait_for(file: &PathBuf) {
+fn wait_for(file: &std::path::Path) {
     for _ in 0..2000 {
         if file.exists() {
             return;

@@ -12,10 +12,11 @@ use std::process::{Command, ExitCode, Stdio};
 use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
 use superpose_overlay::{
     CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, OptimiseOptions, Store,
-    VerifyOptions, is_interrupted,
+    StoreView, VerifyOptions, is_interrupted,
 };
 
 use crate::namespace::Named;
+use crate::repairing::Good;
 use crate::stage::{Stage, add_text, add_tree, is_valid};
 
 pub(crate) const TRIALS: &[Named] = &[
@@ -49,6 +50,16 @@ pub(crate) const MANY: u32 = 60;
 /// Runs a child that is not killed, under `strace`, and returns the system calls that reach the disk or change names, in
 /// their order; `None` where there is no `strace`.
 pub(crate) fn traced(stage: &Stage, operation: &str, paths: &[&StorePath]) -> Option<Vec<String>> {
+    let words: Vec<String> = paths.iter().map(|path| path.base_name().to_owned()).collect();
+    traced_words(stage, operation, &words)
+}
+
+/// The same of a repair.
+pub(crate) fn traced_repair(stage: &Stage, good: &Good) -> Option<Vec<String>> {
+    traced_words(stage, "repair", &[good.reference().to_string()])
+}
+
+fn traced_words(stage: &Stage, operation: &str, words: &[String]) -> Option<Vec<String>> {
     let trace = stage.path("trace");
     let status = Command::new("strace")
         .args([
@@ -61,7 +72,7 @@ pub(crate) fn traced(stage: &Stage, operation: &str, paths: &[&StorePath]) -> Op
         .arg(&trace)
         .arg(env::current_exe().unwrap())
         .args([CHILD, &stage.reference().to_string(), operation, "1000000"])
-        .args(paths.iter().map(|path| path.base_name()))
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -93,6 +104,20 @@ pub(crate) fn child() -> Option<ExitCode> {
         }
         "collect" => drop(store.collect(&CollectOptions::default()).unwrap()),
         "optimise" => drop(store.optimise(&OptimiseOptions::default()).unwrap()),
+        "repair" => {
+            let mut verify = VerifyOptions::default();
+            verify.contents = Contents::Check;
+            let report = store.verify(&verify).unwrap();
+            let from = words.next().map(|url| {
+                let (reference, _) = StoreReference::parse(url.as_bytes(), b"/").unwrap();
+                let (layout, _) = Layout::resolve(&reference, &Defaults::default()).unwrap();
+                StoreView::open_verified(&layout).unwrap()
+            });
+            let repaired = store.repair(&report, from.as_ref()).unwrap();
+            assert!(repaired.left.is_empty(), "{repaired:?}");
+        }
+        // It is valid below and hidden.
+        "add-hidden" => drop(add_tree(&mut store, "hidden", &[("a", "1"), ("d/b", "2")])),
         // Opening alone replays.
         "open" => {}
         other => panic!("no operation {other}"),
@@ -102,14 +127,20 @@ pub(crate) fn child() -> Option<ExitCode> {
 
 /// Runs a child that aborts at its n-th point; false when it ended before.
 pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
-    aborts_of(&stage.reference().to_string(), operation, n, paths)
+    let words: Vec<String> = paths.iter().map(|path| path.base_name().to_owned()).collect();
+    aborts(stage, operation, n, &words)
+}
+
+/// The same with any words that the operation takes.
+pub(crate) fn aborts(stage: &Stage, operation: &str, n: u32, words: &[String]) -> bool {
+    aborts_of(&stage.reference().to_string(), operation, n, words)
 }
 
 /// The same of any store.
-pub(crate) fn aborts_of(url: &str, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
+pub(crate) fn aborts_of(url: &str, operation: &str, n: u32, words: &[String]) -> bool {
     let status = Command::new(env::current_exe().unwrap())
         .args([CHILD, url, operation, &n.to_string()])
-        .args(paths.iter().map(|path| path.base_name()))
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status()

@@ -9,16 +9,21 @@
 mod adding;
 mod collecting;
 mod collecting_beside;
+mod comparing;
 mod crashing;
 mod crashing_optimise;
+mod crashing_repairs;
 mod deleting;
 mod guarding;
 mod knowing;
+mod leaving;
 mod linking;
+mod merging;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
 mod optimising;
+mod repairing;
 mod stage;
 mod verifying;
 
@@ -32,14 +37,19 @@ fn main() -> ExitCode {
         adding::TRIALS,
         collecting::TRIALS,
         collecting_beside::TRIALS,
+        comparing::TRIALS,
         crashing::TRIALS,
         crashing_optimise::TRIALS,
+        crashing_repairs::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
         knowing::TRIALS,
+        leaving::TRIALS,
         linking::TRIALS,
+        merging::TRIALS,
         opening::TRIALS,
         optimising::TRIALS,
+        repairing::TRIALS,
         verifying::TRIALS,
     ]
     .concat();

@@ -99,7 +99,7 @@ fn what_disappeared_is_forgotten_or_missed() {
     assert_eq!(report.forgotten, std::slice::from_ref(&alone));
     assert!(!is_valid(store.upper_metadata(), &alone));
     assert!(
-        matches!(&report.faults[..], [Fault::Missing { path, referrers }] if *path == needed && *referrers == [user])
+        matches!(&report.faults[..], [Fault::Missing { path, referrers, valid_below: false }] if *path == needed && *referrers == [user])
     );
     assert_eq!(
         store.upper_metadata().count().unwrap(),

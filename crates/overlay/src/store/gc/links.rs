@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::measure::space;
 use crate::crash::CrashPoint;
 use crate::journal::Intent;
+use crate::store::layer::Layer;
 use crate::store::{Below, Store};
 use crate::{Error, Result};
 
@@ -62,7 +63,7 @@ impl Store {
     /// If the farm cannot be read or written, or the mount not be made fresh.
     pub(super) fn remove_unused_links(&self) -> Result<UnusedLinks> {
         let mut removed = UnusedLinks::default();
-        let (layer, path) = self.collected_layer();
+        let Layer { fd: layer, path } = self.layer();
         let Some(farm) = open(layer, path)? else {
             return Ok(removed);
         };

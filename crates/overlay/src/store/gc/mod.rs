@@ -20,8 +20,7 @@ mod judge_tests;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use superpose_metadata::LivenessGraph;
 use superpose_store_path::{HashPart, StorePath};
@@ -30,6 +29,7 @@ use self::judge::{Judge, Keeping};
 use self::layer::{Contents, IdleJunk};
 use self::select::{Dead, Selected};
 use super::Store;
+use super::layer::Layer;
 use super::removal::{Leaving, Removal};
 use crate::gc_lock::VerifierLock;
 use crate::roots::{self, Root, Stale};
@@ -167,7 +167,7 @@ impl Store {
     ) -> Result<Collected> {
         let graph = self.database.liveness_graph()?;
         let mut judge = judge(&graph, options, kept);
-        let (layer, path) = self.collected_layer();
+        let Layer { fd: layer, path } = self.layer();
         let contents = Contents::of(layer, path, &graph)?;
         let idle = IdleJunk::of(self.real.fd(), &contents.junk);
         let mut known = 0;
@@ -209,7 +209,7 @@ impl Store {
             tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
         })?;
         let graph = self.database.liveness_graph()?;
-        let (layer, path) = self.collected_layer();
+        let Layer { fd: layer, path } = self.layer();
         let contents = Contents::of(layer, path, &graph)?;
         // The roots come last: who has added something since the database was read protects it still, or has ended.
         let kept = self.kept(Stale::Report)?;
@@ -255,14 +255,6 @@ impl Store {
             lasting: lasting.into_iter().map(|root| root.path).collect(),
             temporary: temporary.collect(),
         })
-    }
-
-    /// The directory whose objects can go: the upper layer, or all of a local store.
-    fn collected_layer(&self) -> (BorrowedFd<'_>, &Path) {
-        match &self.below {
-            Some(below) => (below.upper.fd(), below.upper.path()),
-            None => (self.real.fd(), self.real.path()),
-        }
     }
 
     /// The paths of nodes; `None` for those whose rows are gone meanwhile.

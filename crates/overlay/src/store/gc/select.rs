@@ -12,6 +12,7 @@ use super::measure::Ruler;
 use super::{CollectAction, CollectOptions, Collected, Kept};
 use crate::Result;
 use crate::store::Store;
+use crate::store::layer::Layer;
 
 /// All that is dead.
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ impl Store {
         if options.max_freed == Some(0) {
             return Ok(selected);
         }
-        let (layer, path) = self.collected_layer();
+        let Layer { fd: layer, path } = self.layer();
         let is_measured = options.max_freed.is_some() || options.action == CollectAction::Rehearse;
         let mut ruler = Ruler::new(layer, path.to_owned());
         let measure = |ruler: &mut Ruler<'_>, name: &OsStr| {

@@ -16,8 +16,8 @@ use superpose_store_path::nix32;
 
 use super::super::parallel::on_threads;
 use super::file::{self, Content};
-use super::layer::{Layer, stat_in};
 use crate::state_dir::describe_type;
+use crate::store::layer::{Layer, stat_in};
 use crate::{Error, Result};
 
 const NAME: &str = ".links";

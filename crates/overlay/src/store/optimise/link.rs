@@ -15,11 +15,11 @@ use superpose_store_path::StorePath;
 
 use super::farm::{self, Farm, Lead};
 use super::file::{self, Content};
-use super::layer::{Identity, Layer, stat_in};
 use super::plan::{Todo, Work};
 use super::report::Skipped;
 use crate::crash::{CrashPoint, CrashPoints};
 use crate::random;
+use crate::store::layer::{Identity, Layer, stat_in};
 use crate::{Error, Result};
 
 /// The mode of a directory in an object, and while something in it is replaced by somebody who needs permission for that.

@@ -31,8 +31,8 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_store_path::HashPart;
 
-use super::layer::Identity;
 use crate::state_dir::{Directory, StateDir};
+use crate::store::layer::Identity;
 use crate::{Error, Result, random};
 
 /// The name below the `superpose` subdirectory of the state directory.

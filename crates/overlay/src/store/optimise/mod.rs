@@ -7,7 +7,6 @@
 mod duplicates;
 mod farm;
 mod file;
-mod layer;
 mod link;
 mod memory;
 mod plan;
@@ -25,7 +24,6 @@ use superpose_store_path::StorePath;
 pub use report::{Kept, Modified, Optimised, Reason, Skipped};
 
 use self::farm::Farm;
-use self::layer::{Entry, Identity};
 use self::link::{Linked, Linker};
 use self::plan::{Plan, place};
 use super::Store;
@@ -33,6 +31,7 @@ use super::open::Durability;
 use crate::crash::CrashPoint;
 use crate::gc_lock::VerifierLock;
 use crate::journal::{Intent, Journal};
+use crate::store::layer::{Entry, Identity};
 use crate::temp_roots::Listener;
 use crate::watch::{Doing, Progress};
 use crate::{Error, Result};

@@ -17,10 +17,10 @@ use super::super::Store;
 use super::super::parallel::on_threads;
 use super::farm::{self, Farm, Inventory, Lead, Leader};
 use super::file::{self, Content, Hashed, Unhashed};
-use super::layer::{Entry, Identity, Layer};
 use super::memory::{Memory, NO_FARM, Place, Searched};
 use super::report::Skipped;
 use super::survey::{Survey, survey};
+use crate::store::layer::{Entry, Identity, Layer};
 use crate::watch::{Doing, Progress};
 use crate::{Error, Result};
 

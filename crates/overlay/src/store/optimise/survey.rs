@@ -10,8 +10,8 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::file;
-use super::layer::Identity;
 use super::report::Skipped;
+use crate::store::layer::Identity;
 
 /// An object of a valid path is never deeper.
 const MAX_DEPTH: usize = 64;

@@ -10,14 +10,14 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Stat};
 use rustix::io::Errno;
 use superpose_store_path::StorePath;
 
-use super::super::Store;
+use super::Store;
 use crate::{Error, Result};
 
 /// The directory in which objects are physically.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::store) struct Layer<'a> {
-    pub(in crate::store) fd: BorrowedFd<'a>,
-    pub(in crate::store) path: &'a Path,
+pub(super) struct Layer<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    pub(super) path: &'a Path,
 }
 
 /// Something in a layer whose name is that of a store path.
@@ -45,7 +45,7 @@ impl Identity {
 }
 
 impl Store {
-    pub(in crate::store) fn layer(&self) -> Layer<'_> {
+    pub(super) fn layer(&self) -> Layer<'_> {
         match &self.below {
             Some(below) => Layer {
                 fd: below.upper.fd(),
@@ -89,7 +89,7 @@ impl Layer<'_> {
     }
 
     /// What a name of the layer is; `None` if there is nothing.
-    pub(in crate::store) fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
+    pub(super) fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
         stat_in(self.fd, name).map_err(|source| Error::io("examine", self.path.join(name), source))
     }
 }

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Repairs that cannot be made, or not all of it: what is left is told, with the reason, and nothing is worse than before.
+
+use std::fs::{self, File};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{FlockOperation, flock};
+use superpose_overlay::store_path::{Hash, StoreReference};
+use superpose_overlay::{
+    Doing, Error, Obstacle, OpenOptions, Progress, Store, StoreView, Watch, Watcher, is_interrupted,
+};
+
+use crate::comparing::{archive, set_archive, thorough};
+use crate::namespace::Named;
+use crate::repairing::{FILES, Good, assert_mended, layered, mend, spoil};
+use crate::stage::{Stage, Tree, add_text, add_tree, resolve, tree};
+
+pub(crate) const TRIALS: &[Named] = &[
+    (
+        "leaving::a_source_that_is_no_better_changes_nothing",
+        a_source_that_is_no_better_changes_nothing,
+    ),
+    (
+        "leaving::without_a_source_objects_stay",
+        without_a_source_objects_stay,
+    ),
+    (
+        "leaving::a_path_that_is_locked_is_left",
+        a_path_that_is_locked_is_left,
+    ),
+    (
+        "leaving::a_failed_hook_leaves_the_remount_owed",
+        a_failed_hook_leaves_the_remount_owed,
+    ),
+    (
+        "leaving::who_stops_it_finds_nothing_changed",
+        who_stops_it_finds_nothing_changed,
+    ),
+];
+
+/// The objects of the upper layer; its own time changes with every scratch name.
+fn upper_objects(stage: &Stage) -> Tree {
+    let mut objects = tree(&stage.upper_dir());
+    objects.remove(std::path::Path::new(""));
+    objects
+}
+
+fn a_source_that_is_no_better_changes_nothing() {
+    let (stage, _, paths) = layered();
+    let [library, below, program, alone] = &paths;
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    spoil(&stage.upper_dir().join(program.base_name()));
+    spoil(&stage.lower_dir().join(library.base_name()).join("d/b"));
+    spoil(&stage.lower_dir().join(below.base_name()).join("x"));
+    // It lacks `program`, has another `below`, and the others are bad there, too: modified, and gone.
+    let worse = Good::with(|store| {
+        drop(add_tree(store, "library", FILES));
+        drop(add_tree(store, "below", &[("x", "4")]));
+        drop(add_text(store, "alone", "6", &[]));
+    });
+    spoil(&worse.object(library).join("a"));
+    fs::remove_file(worse.object(alone)).unwrap();
+    let database =
+        superpose_overlay::metadata::Database::open(&superpose_overlay::metadata::OpenDatabase::read_write(
+            worse.root().join("nix/var/nix/db"),
+            superpose_overlay::store_path::StoreDir::default(),
+        ));
+    set_archive(database.unwrap(), below, Hash::sha256([9; 32]), 7);
+    let mut store = stage.open();
+    store.refresh_mount().unwrap();
+    let before = (upper_objects(&stage), stage.lower_tree());
+    let repaired = mend(&mut store, &worse);
+    assert_eq!((&repaired.objects[..], repaired.left.len()), (&[][..], 4));
+    for (name, obstacle) in &repaired.left {
+        let right = match obstacle {
+            Obstacle::NotInSource { .. } => *name == *program.base_name(),
+            Obstacle::OtherInSource { found, .. } => {
+                *name == *below.base_name() && *found == Hash::sha256([9; 32])
+            }
+            Obstacle::ModifiedInSource { expected, .. } => {
+                *name == *library.base_name() && *expected == archive(&store, library).hash
+            }
+            Obstacle::UnreadableInSource { .. } => *name == *alone.base_name(),
+            _ => false,
+        };
+        assert!(right, "{name:?}: {obstacle}");
+    }
+    assert!(
+        (upper_objects(&stage), stage.lower_tree()) == before,
+        "something changed"
+    );
+    assert_eq!(thorough(&mut store).faults.len(), 4);
+}
+
+fn without_a_source_objects_stay() {
+    let (stage, _, [.., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    let mut store = stage.open();
+    let report = thorough(&mut store);
+    let repaired = store.repair(&report, None).unwrap();
+    assert!(matches!(&repaired.left[..], [(name, Obstacle::NoSource)] if *name == *alone.base_name()));
+    // Nor do those of a store of another directory.
+    let other = StoreReference::local(stage.path("other")).with_param("store", b"/other/store");
+    drop(Store::open(resolve(&other), OpenOptions::default()).unwrap());
+    let other = StoreView::open(&resolve(&other)).unwrap();
+    let error = store.repair(&report, Some(&other)).unwrap_err();
+    assert!(matches!(error, Error::ForeignSource { .. }), "{error}");
+}
+
+fn a_path_that_is_locked_is_left() {
+    let (stage, good, [.., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    let lock = File::create(stage.merged_dir().join(format!("{alone}.lock"))).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let mut store = stage.open();
+    let repaired = mend(&mut store, &good);
+    assert!(
+        matches!(&repaired.left[..], [(_, Obstacle::Busy)]),
+        "{repaired:?}"
+    );
+    drop(lock);
+    let repaired = mend(&mut store, &good);
+    assert_eq!(repaired.objects, std::slice::from_ref(&alone));
+    drop(store);
+    assert_mended(&stage, &good, &[alone]);
+}
+
+fn a_failed_hook_leaves_the_remount_owed() {
+    let (stage, good, [library, ..]) = layered();
+    spoil(&stage.lower_dir().join(library.base_name()).join("a"));
+    stage.open().refresh_mount().unwrap();
+    let reference = stage.reference().with_param("remount-hook", b"/bin/false");
+    let mut store = Store::open(resolve(&reference), OpenOptions::default()).unwrap();
+    let report = thorough(&mut store);
+    let error = store.repair(&report, Some(&good.view())).unwrap_err();
+    assert!(matches!(error, Error::RemountHook { .. }), "{error}");
+    drop(store);
+    assert!(is_interrupted(&stage.state_dir()).unwrap());
+    drop(stage.open());
+    assert_mended(&stage, &good, &[library]);
+}
+
+/// Wants to stop when bytes are copied.
+#[derive(Debug, Default)]
+struct Impatient(AtomicBool);
+
+impl Watcher for Impatient {
+    fn progress(&self, progress: &Progress) {
+        if progress.doing == Doing::Repairing {
+            assert!(progress.all == 1 && progress.all_bytes.is_some());
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn wants_to_stop(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+fn who_stops_it_finds_nothing_changed() {
+    let (stage, good, [library, ..]) = layered();
+    spoil(&stage.lower_dir().join(library.base_name()).join("a"));
+    let before = upper_objects(&stage);
+    let mut options = OpenOptions::default();
+    options.watch = Watch::new(Arc::new(Impatient::default()));
+    let mut store = stage.open_with(options);
+    store.refresh_mount().unwrap();
+    let report = thorough(&mut store);
+    let error = store.repair(&report, Some(&good.view())).unwrap_err();
+    assert!(matches!(error, Error::Stopped), "{error}");
+    drop(store);
+    assert!(upper_objects(&stage) == before, "something changed");
+    assert!(!is_interrupted(&stage.state_dir()).unwrap());
+}
