@@ -82,18 +82,18 @@ fn built(stock: StockNix, layers: &Layers) -> Result<[String; 3]> {
     let mut outputs: Vec<String> = outputs.text()?.lines().map(str::to_owned).collect();
     outputs.sort_by_key(|output| output.ends_with("-dev"));
     let [out, dev] = <[String; 2]>::try_from(outputs).ok().context("two outputs")?;
-    let mut registration = String::new();
+    let (mut registration, hash) = (String::new(), "0".repeat(64));
     for (output, references) in [(&dev, vec![]), (&out, vec![&dev])] {
         fs::write(
             layers.lower_dir().join(output.trim_start_matches("/nix/store/")),
             output,
         )?;
-        registration += &format!("{output}\n{derivation}\n{}\n", references.len());
+        registration += &format!("{output}\n{hash}\n1\n{derivation}\n{}\n", references.len());
         registration.extend(references.iter().map(|reference| format!("{reference}\n")));
     }
     stock
         .nix_store(layers.lower())
-        .arg("--register-validity")
+        .arg("--load-db")
         .input(registration)
         .succeed()?;
     Ok([derivation, out, dev])
@@ -191,13 +191,12 @@ fn the_same_is_collected_from_a_local_store(stock: StockNix) -> Result<()> {
     fs::write(original.lower_dir().join(".links/unused"), "")?;
     let (theirs, ours) = (copy(&original)?, copy(&original)?);
     // Asked first: stock removes junk already when it is asked.
-    for (question, answer) in [("--print-live", "--print-live"), ("--print-dead", "--print-dead")] {
-        let here = printed(ours.below()?.args(["gc", answer]))?;
+    for question in ["--print-live", "--print-dead"] {
+        let here = printed(ours.below()?.args(["gc", question]))?;
         let there = printed(stock.nix_store(theirs.lower()).args(["--gc", question]))?;
-        let there: BTreeSet<String> = there
-            .into_iter()
-            .filter(|path| !path.ends_with("tmp-1-1"))
-            .collect();
+        // Stock also says, of whatever was asked, what it has just removed: junk.
+        let is_object = |path: &String| path.as_bytes().get(43) == Some(&b'-');
+        let there: BTreeSet<String> = there.into_iter().filter(is_object).collect();
         ensure!(here == there, "{question}: {here:?} and {there:?}");
     }
     let here = ours.below()?.arg("gc").succeed()?;
@@ -266,7 +265,7 @@ fn a_lower_store_without_roots_can_be_collected_above(stock: StockNix) -> Result
     theirs.layers.add_above("dead", "dead\n", &[])?;
     let failed = theirs.nix_store(stock).arg("--gc").run()?;
     ensure!(
-        failed.code() == Some(1) && failed.errors().contains("in use"),
+        failed.code() == Some(1) && failed.errors().contains("is not valid"),
         "stock has learnt it: {failed}"
     );
     let (ours, paths) = build()?;
