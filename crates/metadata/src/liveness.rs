@@ -16,8 +16,7 @@ pub struct LivenessGraph {
     /// Ascending.
     rows: Vec<i64>,
     identities: Vec<Identity>,
-    /// All nodes, in the order of their identities.
-    by_identity: Vec<u32>,
+    index: Index,
     references: Edges,
     /// By node; [`NONE`] without one that is valid.
     derivers: Vec<u32>,
@@ -42,6 +41,58 @@ impl Identity {
             length,
         }
     }
+}
+
+/// Where the nodes of an identity are found: as many drawers as nodes, in the order of the hash parts. These are evenly
+/// distributed, so that a drawer holds one node or two; if somebody sees to it that one holds all, it is searched in the
+/// order of identities.
+#[derive(Debug, Default)]
+struct Index {
+    /// Where each drawer begins in `nodes`; one more entry says where the last one ends.
+    starts: Vec<u32>,
+    /// All nodes, in the order of their identities.
+    nodes: Vec<u32>,
+}
+
+impl Index {
+    fn of(identities: &[Identity]) -> Self {
+        let drawers = identities.len();
+        let mut starts = vec![0_u32; drawers + 1];
+        for identity in identities {
+            starts[drawer(identity.part, drawers) + 1] += 1;
+        }
+        for place in 0..drawers {
+            starts[place + 1] += starts[place];
+        }
+        let mut next = starts.clone();
+        let mut nodes = vec![0; drawers];
+        for (node, identity) in (0..).zip(identities) {
+            let place = &mut next[drawer(identity.part, drawers)];
+            nodes[*place as usize] = node;
+            *place += 1;
+        }
+        for span in starts.windows(2).filter(|span| span[1] - span[0] > 1) {
+            nodes[span[0] as usize..span[1] as usize]
+                .sort_unstable_by_key(|&node: &u32| identities[node as usize]);
+        }
+        Self { starts, nodes }
+    }
+
+    /// The nodes among which those of a hash part are, in the order of their identities.
+    fn drawer(&self, part: HashPart) -> &[u32] {
+        if self.nodes.is_empty() {
+            return &[];
+        }
+        let drawer = drawer(part, self.nodes.len());
+        &self.nodes[self.starts[drawer] as usize..self.starts[drawer + 1] as usize]
+    }
+}
+
+/// The drawer of a hash part: the further on, the greater its first four bytes.
+fn drawer(part: HashPart, drawers: usize) -> usize {
+    let [first, second, third, fourth, ..] = *part.as_bytes();
+    let beginning = u64::from(u32::from_be_bytes([first, second, third, fourth]));
+    usize::try_from((beginning * drawers as u64) >> 32).expect("less than the number of drawers")
 }
 
 /// The edges of all nodes, end to end.
@@ -128,34 +179,28 @@ impl LivenessGraph {
 
     /// The nodes whose paths have this hash part: one, but for paths that are named after another.
     pub fn nodes_with(&self, part: HashPart) -> impl Iterator<Item = u32> {
-        let part_of = |&node: &u32| self.identities[node as usize].part;
-        let start = self.by_identity.partition_point(|node| part_of(node) < part);
-        self.by_identity[start..]
-            .iter()
-            .copied()
-            .take_while(move |node| part_of(node) == part)
+        let nodes = self.index.drawer(part).iter().copied();
+        nodes.filter(move |&node| self.identities[node as usize].part == part)
     }
 
     fn node_of(&self, identity: Identity) -> Option<u32> {
-        let place = self
-            .by_identity
-            .binary_search_by_key(&identity, |&node| self.identities[node as usize]);
-        place.ok().map(|place| self.by_identity[place])
+        let nodes = self.index.drawer(identity.part);
+        let place = nodes.binary_search_by_key(&identity, |&node| self.identities[node as usize]);
+        place.ok().map(|place| nodes[place])
     }
 
     fn node_of_row(&self, row: i64) -> Option<u32> {
-        let distance = row.abs_diff(*self.rows.first().filter(|&&first| first <= row)?);
-        // Rows have different numbers, so this one is not further from the first than that; in a database from which
-        // nothing was deleted, it is exactly there.
-        let furthest = usize::try_from(distance)
-            .unwrap_or(usize::MAX)
-            .min(self.rows.len() - 1);
-        let place = if self.rows[furthest] == row {
-            furthest
-        } else {
-            self.rows[..furthest].binary_search(&row).ok()?
-        };
-        u32::try_from(place).ok()
+        let (first, last) = (*self.rows.first()?, *self.rows.last()?);
+        if row < first || row > last {
+            return None;
+        }
+        // Rows have different numbers, so this one is not further from the first or from the last than that: the fewer
+        // numbers are left out, the less there is to search.
+        let end = self.rows.len() - 1;
+        let distance = |from: i64| usize::try_from(row.abs_diff(from)).unwrap_or(usize::MAX).min(end);
+        let (low, high) = (end - distance(last), distance(first));
+        let place = self.rows[low..=high].binary_search(&row).ok()?;
+        u32::try_from(low + place).ok()
     }
 }
 
@@ -194,12 +239,8 @@ impl LivenessBuilder {
 
     /// Ends the rows.
     pub(crate) fn end_rows(&mut self) {
-        let graph = &mut self.graph;
-        graph.by_identity = graph.nodes().collect();
-        graph
-            .by_identity
-            .sort_unstable_by_key(|&node| graph.identities[node as usize]);
-        graph.derivers = vec![NONE; graph.rows.len()];
+        self.graph.index = Index::of(&self.graph.identities);
+        self.graph.derivers = vec![NONE; self.graph.rows.len()];
         for (node, deriver) in std::mem::take(&mut self.derivers) {
             if let Some(deriver) = self.graph.node_of(deriver) {
                 self.graph.derivers[node as usize] = deriver;

@@ -16,13 +16,15 @@ pub(crate) fn register(suite: &mut Suite) {
         a_deletion_of_own_objects,
         a_deletion_of_duplicates,
         a_deletion_of_everything_at_once,
+        a_collection,
         a_recovery_that_is_killed_itself
     );
     trials!(
         suite,
         [Need::CrashPoints],
         an_addition_to_a_local_store,
-        a_deletion_from_a_local_store
+        a_deletion_from_a_local_store,
+        a_collection_of_a_local_store
     );
 }
 
@@ -188,6 +190,12 @@ fn a_deletion_of_everything_at_once() -> Result<()> {
     Ok(())
 }
 
+fn a_collection() -> Result<()> {
+    let points = at_every_point_of_a_deletion(|program, _| Ok(program.arg("gc")))?;
+    ensure!(points >= 12, "only {points} points");
+    Ok(())
+}
+
 fn a_recovery_that_is_killed_itself() -> Result<()> {
     // After the moves and before the rows, and right after the rows: there is most to undo and to finish.
     for point in [5, 6] {
@@ -255,5 +263,18 @@ fn a_deletion_from_a_local_store() -> Result<()> {
         |program, _, paths| Ok(program.arg("delete").args(paths)),
     )?;
     ensure!(points >= 3, "only {points} points");
+    Ok(())
+}
+
+fn a_collection_of_a_local_store() -> Result<()> {
+    let points = at_every_point_of_a_local_store(
+        |layers| {
+            let library = layers.add_below("library", "1", &[])?;
+            layers.add_below("program", "2", &[&library])?;
+            Ok(Vec::new())
+        },
+        |program, _, _| Ok(program.arg("gc")),
+    )?;
+    ensure!(points >= 5, "only {points} points");
     Ok(())
 }

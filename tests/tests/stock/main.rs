@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod beside;
+mod collecting;
 mod deleting;
 mod deviations;
 mod local_stores;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     together::register(&mut suite);
     mounts::register(&mut suite);
     deviations::register(&mut suite);
+    collecting::register(&mut suite);
     deleting::register(&mut suite);
     suite.run()
 }
