@@ -16,6 +16,7 @@ pub(crate) fn register(suite: &mut Suite) {
         a_deletion_of_own_objects,
         a_deletion_of_duplicates,
         a_deletion_of_everything_at_once,
+        a_deduplication,
         a_recovery_that_is_killed_itself
     );
     trials!(
@@ -184,6 +185,18 @@ fn a_deletion_of_duplicates() -> Result<()> {
 fn a_deletion_of_everything_at_once() -> Result<()> {
     let points =
         at_every_point(|program, store| Ok(program.arg("delete").args(&store.own).args(&store.duplicates)))?;
+    ensure!(points >= 12, "only {points} points");
+    Ok(())
+}
+
+/// What is in both layers is dropped, and what two objects above have in common becomes links.
+fn a_deduplication() -> Result<()> {
+    let points = at_every_point(|program, store| {
+        for name in ["twin", "other-twin"] {
+            store.layers.add_above(name, "the text of both\n", &[])?;
+        }
+        Ok(program.arg("optimise"))
+    })?;
     ensure!(points >= 12, "only {points} points");
     Ok(())
 }

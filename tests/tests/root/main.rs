@@ -9,6 +9,7 @@ mod full_disk;
 mod hooks;
 mod manual;
 mod nested;
+mod optimising;
 mod readme;
 mod smoke;
 mod verifying;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     deleting::register(&mut suite);
     full_disk::register(&mut suite);
     nested::register(&mut suite);
+    optimising::register(&mut suite);
     readme::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
