@@ -7,6 +7,7 @@ mod bad_urls;
 mod local_store;
 mod object;
 mod odd_names;
+mod optimising;
 mod references;
 mod run;
 mod smoke;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     bad_urls::register(&mut suite);
     bad_databases::register(&mut suite);
     odd_names::register(&mut suite);
+    optimising::register(&mut suite);
     run::register(&mut suite);
     suite.run()
 }

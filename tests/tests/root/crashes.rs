@@ -17,6 +17,7 @@ pub(crate) fn register(suite: &mut Suite) {
         a_deletion_of_duplicates,
         a_deletion_of_everything_at_once,
         a_collection,
+        a_deduplication,
         a_recovery_that_is_killed_itself
     );
     trials!(
@@ -192,6 +193,18 @@ fn a_deletion_of_everything_at_once() -> Result<()> {
 
 fn a_collection() -> Result<()> {
     let points = at_every_point_of_a_deletion(|program, _| Ok(program.arg("gc")))?;
+    ensure!(points >= 12, "only {points} points");
+    Ok(())
+}
+
+/// What is in both layers is dropped, and what two objects above have in common becomes links.
+fn a_deduplication() -> Result<()> {
+    let points = at_every_point(|program, store| {
+        for name in ["twin", "other-twin"] {
+            store.layers.add_above(name, "the text of both\n", &[])?;
+        }
+        Ok(program.arg("optimise"))
+    })?;
     ensure!(points >= 12, "only {points} points");
     Ok(())
 }

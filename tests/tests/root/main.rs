@@ -10,6 +10,7 @@ mod full_disk;
 mod hooks;
 mod manual;
 mod nested;
+mod optimising;
 mod readme;
 mod smoke;
 mod verifying;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     deleting::register(&mut suite);
     full_disk::register(&mut suite);
     nested::register(&mut suite);
+    optimising::register(&mut suite);
     readme::register(&mut suite);
     collecting::register(&mut suite);
     crashes::register(&mut suite);

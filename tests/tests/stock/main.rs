@@ -8,6 +8,7 @@ mod deleting;
 mod deviations;
 mod local_stores;
 mod mounts;
+mod optimising;
 mod overlay_stores;
 mod smoke;
 mod together;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     mounts::register(&mut suite);
+    optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);
     deleting::register(&mut suite);
