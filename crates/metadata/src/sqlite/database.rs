@@ -21,7 +21,8 @@ use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
 use super::reserved;
 use super::transaction::Transaction;
 use crate::{
-    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, RealisationKind,
+    Result, Visit,
 };
 
 /// How a database is being accessed.
@@ -137,6 +138,15 @@ impl Database {
             })
         })?;
         Ok(Transaction::new(self))
+    }
+
+    /// Tells whether the database has the tables for realisations of a kind, which only some releases of Nix make, and
+    /// only with the experimental feature for them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn keeps_realisations(&self, kind: RealisationKind) -> Result<bool> {
+        self.read(|reader| reader.keeps_realisations(kind))
     }
 
     /// Frees the ballast file, as is done at the start of a garbage collection. It is made again when the database is
@@ -290,6 +300,10 @@ impl MetadataSource for Database {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>> {
         self.read(|reader| reader.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        self.read(|reader| reader.realisations_of(outputs))
     }
 
     /// Shows every valid path.
