@@ -199,7 +199,6 @@ impl Iterator for RegistrationText<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use proptest::prelude::*;
     use superpose_store_path::{HashPart, Name};

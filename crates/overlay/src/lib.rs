@@ -2,7 +2,7 @@
 //! The local overlay store: a writable layer over a Nix store that is never written.
 //!
 //! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
-//! also what every store below is. A [`Store`] adds, registers, deletes and verifies. It comes either from a local
+//! also what every store below is. A [`Store`] adds, imports, copies, registers, deletes and verifies. It comes either from a local
 //! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
 //!
 //! ```
@@ -27,6 +27,7 @@
 
 mod crash;
 mod error;
+mod export_stream;
 mod flock;
 mod gc_lock;
 mod journal;
@@ -49,12 +50,14 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
-    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, Contents, Copied, CopyOptions, DeleteOptions, Deleted, Durability, Fault, Imported,
+    Liveness, MountProof, NewObject, ObjectSource, OpenOptions, Outcome, Presence, Recursion,
+    RegisterOptions, Registered, SignatureCheck, Source, Store, Untrusted, VerifyOptions, VerifyReport,
+    is_interrupted,
 };
 pub use upper_layer::Layer;
 pub use usage::Usage;
-pub use view::{Merged, StoreView};
+pub use view::{Exported, Merged, StoreView};
 pub use watch::{Doing, Progress, Watch, Watcher};
 
 pub use {

@@ -212,7 +212,6 @@ fn wrong(kind: &'static str, name: &[u8], expected: &'static str) -> Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

@@ -2,12 +2,16 @@
 //! A store that can be written: a local store, or an overlay store over a verified mount.
 
 mod add;
+mod copy;
 mod delete;
+mod import;
 mod open;
 mod place;
 mod register;
+mod registration;
 mod removal;
 mod replay;
+mod signatures;
 mod trash;
 mod verify;
 
@@ -22,9 +26,13 @@ use superpose_mount_check::{Access, Options, VerifiedMount, Warnings};
 use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
+pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
+pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use register::Registered;
+pub use registration::{Presence, RegisterOptions};
+pub use signatures::{SignatureCheck, Untrusted};
 pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
 
 use crate::layout::{Layout, OverlayLayout};

@@ -10,7 +10,9 @@ mod adding;
 mod crashing;
 mod deleting;
 mod guarding;
+mod importing;
 mod knowing;
+mod moving;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
@@ -28,10 +30,18 @@ fn main() -> ExitCode {
         crashing::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
+        importing::TRIALS,
         knowing::TRIALS,
+        moving::TRIALS,
         opening::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
-    namespace::run(&mounting, adding::LOCAL_TRIALS)
+    let local = [
+        adding::LOCAL_TRIALS,
+        importing::LOCAL_TRIALS,
+        moving::LOCAL_TRIALS,
+    ]
+    .concat();
+    namespace::run(&mounting, &local)
 }
