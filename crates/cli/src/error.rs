@@ -172,6 +172,7 @@ impl From<superpose_overlay::Error> for Error {
             | E::TooDeep { .. }
             | E::UnsupportedStore { .. }
             | E::NoLayers { .. }
+            | E::OtherStoreDir { .. }
             | E::UnsupportedMethod { .. } => Kind::Usage,
             _ => Kind::Failed,
         };

@@ -3,13 +3,14 @@
 
 use serde_json::{Value, json};
 use superpose_overlay::store_path::{HashEncoding, StoreDir, StorePath};
-use superpose_overlay::{Contents, Fault, VerifyOptions, VerifyReport};
+use superpose_overlay::{Contents, Fault, Store, Untrusted, VerifyOptions, VerifyReport};
 
 use super::Done;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::{self, Output};
 use crate::size_text::size_text;
+use crate::trust::TrustArguments;
 
 /// Compare every path of the upper database (of a local store: every path) with what is on the disk
 ///
@@ -22,6 +23,11 @@ pub(crate) struct Args {
     /// Hash every object, too
     #[arg(long)]
     check_contents: bool,
+    /// Report paths that fewer than N trusted keys have signed, unless they follow from their content
+    #[arg(long, value_name = "N")]
+    sigs_needed: Option<usize>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Print what was looked at and all faults
     #[arg(long)]
     json: bool,
@@ -29,20 +35,34 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
-        let (mut store, user) = context.store_for_long_work()?;
+        let (mut open, user) = context.long_work()?;
+        open.trusted_keys = self.trust.keys()?;
+        let mut store = Store::open(context.layout()?, open)?;
         let mut options = VerifyOptions::default();
         if self.check_contents {
             options.contents = Contents::Check;
         }
         let report = store.verify(&options)?;
+        let untrusted = self
+            .sigs_needed
+            .map(|needed| store.untrusted(needed))
+            .transpose()?;
         user.clear();
         let dir = store.dir();
         if self.json {
-            output::json(&as_json(dir, &report))?;
+            let mut found = as_json(dir, &report);
+            if let Some(untrusted) = &untrusted {
+                found["untrusted"] = untrusted_json(dir, untrusted);
+            }
+            output::json(&found)?;
         } else {
             print(dir, &report)?;
+            if let Some(untrusted) = &untrusted {
+                print_untrusted(dir, untrusted)?;
+            }
         }
-        Ok(Done::fine_if(report.faults.is_empty()))
+        let is_trusted = untrusted.is_none_or(|untrusted| untrusted.is_empty());
+        Ok(Done::fine_if(report.faults.is_empty() && is_trusted))
     }
 }
 
@@ -68,6 +88,23 @@ fn print(dir: &StoreDir, report: &VerifyReport) -> Result<()> {
         report.faults.len()
     ))?;
     output.finish()
+}
+
+fn print_untrusted(dir: &StoreDir, untrusted: &[Untrusted]) -> Result<()> {
+    let mut output = Output::open()?;
+    for one in untrusted {
+        output.line(format_args!(
+            "'{}' is untrusted: {} trusted signatures",
+            dir.display(&one.path),
+            one.found
+        ))?;
+    }
+    output.finish()
+}
+
+fn untrusted_json(dir: &StoreDir, untrusted: &[Untrusted]) -> Value {
+    let one = |one: &Untrusted| json!({ "path": dir.join(&one.path), "signatures": one.found });
+    untrusted.iter().map(one).collect()
 }
 
 fn describe(dir: &StoreDir, fault: &Fault) -> String {
