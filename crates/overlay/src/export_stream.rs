@@ -245,4 +245,17 @@ mod tests {
         assert!(check(2).is_err());
         assert!(ExportStream::new(&mut &[0; 7][..]).has_object().is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_stream_panics(bytes: Vec<u8>, at in 0_usize..400, byte: u8) {
+            read(&bytes).ok();
+            let mut changed = Vec::new();
+            put_info(&info(), &StoreDir::default(), &mut changed);
+            if let Some(place) = changed.get_mut(at) {
+                *place = byte;
+            }
+            read(&changed).ok();
+        }
+    }
 }

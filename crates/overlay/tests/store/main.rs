@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod arriving;
 mod crashing;
 mod deleting;
 mod guarding;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
     .concat();
     let local = [
         adding::LOCAL_TRIALS,
+        arriving::LOCAL_TRIALS,
         importing::LOCAL_TRIALS,
         moving::LOCAL_TRIALS,
     ]

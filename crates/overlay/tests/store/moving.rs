@@ -15,7 +15,8 @@ use superpose_overlay::{
     Watch, Watcher,
 };
 
-use crate::importing::{elsewhere, info, key, open_local, trusting, view};
+use crate::arriving::{key, trusting};
+use crate::importing::{elsewhere, info, open_local, view};
 use crate::namespace::Named;
 use crate::stage::{Stage, add_text, add_tree, is_valid, resolve, tree};
 

@@ -14,6 +14,7 @@ use std::sync::Mutex;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs;
+use rustix::process::{Resource, getrlimit};
 use superpose_metadata::PathInfo;
 use superpose_nar::RestoreOptions;
 use superpose_store_path::StorePath;
@@ -28,12 +29,19 @@ use crate::watch::{Doing, Progress, Watch};
 use crate::{Error, Result};
 
 /// How many objects a batch holds at most. While a batch is registered each of its objects has a lock file open, and a
-/// process may usually have 1,024 files.
-const MAX_OBJECTS: usize = 512;
+/// process may usually have 1,024 files; where it may have fewer, a batch takes half of them.
+const MAX_OBJECTS: u64 = 512;
 
 /// How many bytes of archives a batch holds at most, unless a single object has more: so that work that is stopped or
 /// fails has little to do again, and the disk is kept busy from early on.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// How many objects a batch may hold in this process.
+fn max_objects() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // Bounded by a small number.
+    (files / 2).clamp(1, MAX_OBJECTS) as usize
+}
 
 /// An object that is to be added, and what is known of it.
 ///
@@ -171,7 +179,7 @@ impl Store {
         loop {
             let mut batch = Vec::new();
             let mut bytes = 0;
-            while batch.len() < MAX_OBJECTS && bytes < MAX_BYTES {
+            while batch.len() < max_objects() && bytes < MAX_BYTES {
                 let Some(NewObject { mut info, source }) = objects.next() else {
                     break;
                 };

@@ -7,7 +7,7 @@ use superpose_metadata::PathInfo;
 use superpose_nar::{Event, NarHash, Reader, RestoreOptions, Taps};
 use superpose_store_path::Hash;
 
-use super::{Arriving, Imported, MAX_OBJECTS, Meter, ObjectSource};
+use super::{Arriving, Imported, Meter, ObjectSource, max_objects};
 use crate::crash::CrashPoint;
 use crate::export_stream::{Described, ExportStream};
 use crate::store::Store;
@@ -75,7 +75,7 @@ impl Store {
         meter: &Meter<'_>,
     ) -> Result<bool> {
         let mut waiting = 0;
-        while batch.len() < MAX_OBJECTS && waiting < MAX_WAITING {
+        while batch.len() < max_objects() && waiting < MAX_WAITING {
             meter.watch.go_on()?;
             if !stream.has_object()? {
                 return Ok(false);
