@@ -7,6 +7,7 @@ mod deleting;
 mod deviations;
 mod local_stores;
 mod mounts;
+mod moving;
 mod overlay_stores;
 mod smoke;
 mod together;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     mounts::register(&mut suite);
+    moving::register(&mut suite);
     deviations::register(&mut suite);
     deleting::register(&mut suite);
     suite.run()
