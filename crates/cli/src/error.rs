@@ -175,6 +175,7 @@ impl From<superpose_overlay::Error> for Error {
             | E::NoStateOfItsOwn { .. }
             | E::SharedDirectory { .. }
             | E::StoreDirsDiffer { .. }
+            | E::ForeignSource { .. }
             | E::TooDeep { .. }
             | E::UnsupportedStore { .. }
             | E::NoLayers { .. }

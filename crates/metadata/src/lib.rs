@@ -33,6 +33,7 @@ mod liveness;
 mod memory;
 mod path_info;
 mod realisation;
+mod registration_text;
 mod source;
 mod sqlite;
 
@@ -41,6 +42,7 @@ pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
 pub use path_info::{ArchiveInfo, PathInfo};
 pub use realisation::{Realisation, RealisationKey, RealisationKind};
+pub use registration_text::{ArchiveLines, Registration, RegistrationText};
 pub use source::{Closure, MetadataSource, Outputs, Prune, Visit};
 pub use sqlite::{
     Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, Database, JournalMode, MetadataSync,

@@ -108,6 +108,12 @@ pub trait MetadataSource {
     /// If the source cannot be read, or holds something impossible about one of the keys.
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>>;
 
+    /// Returns the realisations of both kinds that lead to one of the given paths, sorted by key.
+    ///
+    /// # Errors
+    /// If the source cannot be read, or holds something impossible about one of them.
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>>;
+
     /// Shows every valid path once, in no particular order, without holding all of them in memory.
     ///
     /// # Errors

@@ -6,13 +6,17 @@
 /// A point between two effects that reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashPoint {
-    /// An addition made its scratch object, empty.
+    /// An addition chose its scratch names; nothing is there yet.
     ScratchMade,
-    /// The scratch object is complete.
+    /// One of the objects of a batch is complete under its scratch name.
+    ObjectUnpacked,
+    /// All scratch objects are complete, and as durable as they have to be.
     ScratchFilled,
-    /// The object has its final name and no row yet.
+    /// One of the objects has its final name and no row yet.
     ObjectPlaced,
-    /// The row of the object is committed; its lock file is still there.
+    /// The final names of all objects are on the disk.
+    NamesSynced,
+    /// The rows of the objects are committed; their lock files are still there.
     ObjectRegistered,
     /// The intent is on the disk, and nothing else is done.
     IntentWritten,

@@ -2,7 +2,8 @@
 //! The local overlay store: a writable layer over a Nix store that is never written.
 //!
 //! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
-//! also what every store below is. A [`Store`] adds, registers, deletes, collects and verifies. It comes either from a local
+//! also what every store below is. A [`Store`] adds, imports, copies, registers, deletes, collects and verifies. It comes
+//! either from a local
 //! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
 //!
 //! ```
@@ -26,6 +27,7 @@
 
 mod crash;
 mod error;
+mod export_stream;
 mod flock;
 mod gc_lock;
 mod hash_pool;
@@ -51,15 +53,16 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, DeleteOptions, Deleted,
-    Duplicated, Durability, Effect, Fault, Kept, Liveness, Modified, MountProof, Note, Obstacle, OpenOptions,
-    OptimiseOptions, Optimised, Outcome, Reason, Registered, Repaired, Skipped, Source, Store, VerifyOptions,
-    VerifyReport, is_interrupted,
+    AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, Copied, CopyOptions,
+    DeleteOptions, Deleted, Duplicated, Durability, Effect, Fault, Imported, Kept, Liveness, Modified,
+    MountProof, NewObject, Note, ObjectSource, Obstacle, OpenOptions, OptimiseOptions, Optimised, Outcome,
+    Presence, Reason, Recursion, RegisterOptions, Registered, Repaired, SignatureCheck, Skipped, Source,
+    Store, Untrusted, VerifyOptions, VerifyReport, is_interrupted,
 };
 pub use survey::Survey;
 pub use upper_layer::Layer;
 pub use usage::Usage;
-pub use view::{Merged, StoreView};
+pub use view::{Exported, Merged, StoreView};
 pub use watch::{Doing, Progress, Watch, Watcher};
 
 pub use {

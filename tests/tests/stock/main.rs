@@ -8,6 +8,7 @@ mod deleting;
 mod deviations;
 mod local_stores;
 mod mounts;
+mod moving;
 mod optimising;
 mod overlay_stores;
 mod smoke;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     mounts::register(&mut suite);
+    moving::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);

@@ -55,6 +55,10 @@ fn every_command_that_needs_arguments_says_so() {
         "gc",
         "optimise",
         "verify",
+        "import",
+        "dump-db",
+        "load-db",
+        "register-validity",
     ];
     for name in names().iter().filter(|name| !need_none.contains(&name.as_str())) {
         let ended = stand.run(&[name]);

@@ -22,7 +22,7 @@ use super::reserved;
 use super::transaction::Transaction;
 use crate::{
     ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
-    Result, Visit,
+    RealisationKind, Result, Visit,
 };
 
 /// How a database is being accessed.
@@ -138,6 +138,15 @@ impl Database {
             })
         })?;
         Ok(Transaction::new(self))
+    }
+
+    /// Tells whether the database has the tables for realisations of a kind, which only some releases of Nix make, and
+    /// only with the experimental feature for them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn keeps_realisations(&self, kind: RealisationKind) -> Result<bool> {
+        self.read(|reader| reader.keeps_realisations(kind))
     }
 
     /// Frees the ballast file, as is done at the start of a garbage collection. It is made again when the database is
@@ -295,6 +304,10 @@ impl MetadataSource for Database {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>> {
         self.read(|reader| reader.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        self.read(|reader| reader.realisations_of(outputs))
     }
 
     /// Shows every valid path.

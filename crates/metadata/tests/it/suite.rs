@@ -136,6 +136,7 @@ fn check(source: &dyn MetadataSource) {
     };
     let keys = [key(RealisationKind::HashModulo), key(RealisationKind::BuildTrace)];
     assert_eq!(source.realisations(&keys).unwrap(), [None, None]);
+    assert_eq!(source.realisations_of(&[path("app")]).unwrap(), []);
 
     let mut all = Vec::new();
     source

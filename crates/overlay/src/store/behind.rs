@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::slice;
 
 use rustix::fs::{self, AtFlags};
 use superpose_store_path::StorePath;
@@ -75,25 +74,34 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a whiteout of the upper layer, so that what lies below under this name shows again.
+    /// Removes whiteouts of the upper layer, so that what lies below under these names shows again.
     ///
-    /// The lock on a path may be held, and so the collector's lock must not be waited for: that of the journal is enough
-    /// for what touches nothing but this whiteout.
-    pub(super) fn unhide(&self, path: &StorePath) -> Result<()> {
+    /// The locks on the paths may be held, and so the collector's lock must not be waited for: that of the journal is
+    /// enough for what touches nothing but these whiteouts.
+    pub(super) fn unhide(&self, paths: &[StorePath]) -> Result<()> {
         let Some(below) = &self.below else { return Ok(()) };
-        let name = OsStr::new(path.base_name());
-        if below.upper.entry(name)? != Entry::Whiteout {
+        let mut hidden = Vec::new();
+        for path in paths {
+            if below.upper.entry(OsStr::new(path.base_name()))? == Entry::Whiteout {
+                hidden.push(path.clone());
+            }
+        }
+        if hidden.is_empty() {
             return Ok(());
         }
         let own = self.state.create_own()?;
         let (mut journal, state) = Journal::open(own.path(), self.options.wait())?;
         if state == State::Idle {
-            return self.uncover(&mut journal, slice::from_ref(path), || Ok(()));
+            return self.uncover(&mut journal, &hidden, || Ok(()));
         }
         // Something was interrupted that could not be finished when the store was opened. What it says must stay, and
         // nearly always it owes a remount as well.
-        fs::unlinkat(below.upper.fd(), name, AtFlags::empty())
-            .map_err(|source| Error::io("remove a whiteout from", below.upper.path().join(name), source))?;
+        for path in hidden {
+            let name = path.base_name();
+            fs::unlinkat(below.upper.fd(), name, AtFlags::empty()).map_err(|source| {
+                Error::io("remove a whiteout from", below.upper.path().join(name), source)
+            })?;
+        }
         self.refresh_mount()
     }
 }

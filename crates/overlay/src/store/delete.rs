@@ -247,7 +247,7 @@ impl Store {
     /// into the store.
     pub fn add_root(&self, link: &Path, path: &StorePath) -> Result<()> {
         self.add_temp_roots(std::slice::from_ref(path))?;
-        if self.valid_in(path)?.is_none() {
+        if self.valid_in(std::slice::from_ref(path))?[0].is_none() {
             return Err(superpose_metadata::Error::NotValid {
                 path: self.dir().join(path),
             }

@@ -3,8 +3,10 @@
 
 mod add;
 mod behind;
+mod copy;
 mod delete;
 mod gc;
+mod import;
 mod layer;
 mod open;
 mod optimise;
@@ -12,9 +14,11 @@ mod parallel;
 mod place;
 mod recover;
 mod register;
+mod registration;
 mod removal;
 mod repair;
 mod replay;
+mod signatures;
 mod trash;
 mod unlink;
 mod verify;
@@ -30,12 +34,16 @@ use superpose_mount_check::{Access, Options, VerifiedMount, Warnings};
 use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
+pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use gc::{CollectAction, CollectOptions, Collected};
+pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use register::Registered;
+pub use registration::{Presence, RegisterOptions};
 pub use repair::{Obstacle, Repaired};
+pub use signatures::{SignatureCheck, Untrusted};
 pub use verify::{Contents, Fault, Note, VerifyOptions, VerifyReport};
 
 use crate::layout::{Layout, OverlayLayout};

@@ -9,6 +9,7 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_metadata::{Database, OpenDatabase};
 use superpose_mount_check::VerifiedMount;
+use superpose_store_path::TrustedKeys;
 
 use super::{Below, MountProof, RealDir, Store};
 use crate::crash::CrashPoints;
@@ -52,6 +53,8 @@ pub struct OpenOptions {
     pub hook_limit: Duration,
     /// Who sees how far long work has come, and may stop it.
     pub watch: Watch,
+    /// Whose signatures count.
+    pub trusted_keys: TrustedKeys,
     /// Where a test kills the process.
     pub crash_points: CrashPoints,
 }
@@ -63,6 +66,7 @@ impl Default for OpenOptions {
             wait_limit: None,
             hook_limit: HOOK_TIME_LIMIT,
             watch: Watch::default(),
+            trusted_keys: TrustedKeys::default(),
             crash_points: CrashPoints::default(),
         }
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A store that is only read: nothing of it is created, locked or changed.
 
+mod export;
 mod merged;
 
 use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
@@ -13,9 +15,10 @@ use superpose_metadata::{
 use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
+pub use export::Exported;
 pub use merged::Merged;
 
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::roots::{Root, Stale, lasting};
 use crate::state_dir::StateDir;
 use crate::store::verify_mount;
@@ -172,6 +175,11 @@ impl StoreView {
         }
     }
 
+    /// Opens the directory in which all objects of the store are.
+    pub(crate) fn open_objects(&self) -> Result<OwnedFd> {
+        layout::open_store_directory(&self.layout.settings().real_dir)
+    }
+
     /// Says of each path which layer holds its object.
     ///
     /// # Errors
@@ -308,6 +316,10 @@ impl MetadataSource for StoreView {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Answer<Vec<Option<Realisation>>> {
         self.with(|source| source.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Answer<Vec<Realisation>> {
+        self.with(|source| source.realisations_of(outputs))
     }
 
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Answer<()> {

@@ -15,6 +15,7 @@ use superpose_overlay::{
     StoreView, VerifyOptions, is_interrupted,
 };
 
+use crate::importing::{elsewhere, exported};
 use crate::namespace::Named;
 use crate::repairing::Good;
 use crate::stage::{Stage, add_text, add_tree, is_valid};
@@ -23,6 +24,10 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "crashing::an_addition_is_all_or_nothing",
         an_addition_is_all_or_nothing,
+    ),
+    (
+        "crashing::an_import_is_all_or_nothing",
+        an_import_is_all_or_nothing,
     ),
     (
         "crashing::a_deletion_is_not_begun_or_finished",
@@ -93,9 +98,14 @@ pub(crate) fn child() -> Option<ExitCode> {
     let (layout, _) = Layout::resolve(&reference, &Defaults::default()).unwrap();
     let mut options = OpenOptions::default();
     options.crash_points = CrashPoints::abort_at(n);
+    let stream = match &layout {
+        Layout::Overlay(overlay) => overlay.upper_layer.with_file_name("stream"),
+        Layout::Local(_) => panic!("a stage is an overlay store"),
+    };
     let mut store = Store::open(layout, options).unwrap();
     match operation.as_str() {
         "add" => drop(add_tree(&mut store, "added", &[("a", "1"), ("d/b", "2")])),
+        "import" => drop(store.import(&mut fs::File::open(stream).unwrap()).unwrap()),
         "delete" => {
             let paths: Vec<StorePath> = words
                 .map(|word| StorePath::from_base_name(word.as_bytes()).unwrap())
@@ -197,6 +207,51 @@ fn an_addition_is_all_or_nothing() {
             assert!(
                 outcomes[0] >= 2 && outcomes[1] >= 2,
                 "points before and after the row: {outcomes:?}"
+            );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// Three objects that need each other and one below.
+fn an_import_is_all_or_nothing() {
+    let (_base, mut elsewhere) = elsewhere();
+    let below = add_tree(&mut elsewhere, "below", &[("a", "1")]);
+    let library = add_tree(&mut elsewhere, "library", &[("lib", "2"), ("d/b", "3")]);
+    let program = add_text(&mut elsewhere, "program", "4", &[&library, &below]);
+    // Too large to wait in memory.
+    let large = add_tree(&mut elsewhere, "large", &[("a", &"x".repeat(2 << 20))]);
+    let new = [&library, &program, &large];
+    let mut rows_found = [0, 0];
+    for n in 1..MANY {
+        let stage = Stage::over(|lower| drop(add_tree(lower, "below", &[("a", "1")])));
+        fs::write(stage.path("stream"), exported(&elsewhere, &new)).unwrap();
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "import", n, &[]);
+        let step = format!("killed at point {n}");
+        assert_nothing_valid_is_missing(&stage, &step);
+        let mut store = assert_whole(&stage, &step);
+        let valid: Vec<bool> = new
+            .iter()
+            .map(|path| is_valid(store.upper_metadata(), path))
+            .collect();
+        assert!(valid.iter().all(|one| *one == valid[0]), "{step}: {valid:?}");
+        rows_found[usize::from(valid[0])] += 1;
+        for name in stage.upper_names() {
+            assert!(
+                StorePath::from_base_name(name.as_bytes()).is_ok(),
+                "{step}: {name}"
+            );
+        }
+        store.import(&mut &exported(&elsewhere, &new)[..]).unwrap();
+        drop(store);
+        drop(assert_whole(&stage, &step));
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert!(
+                rows_found[0] >= 9 && rows_found[1] >= 2,
+                "scratch names, three objects unpacked and moved, syncs, rows: {rows_found:?}"
             );
             return;
         }

@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod arriving;
 mod collecting;
 mod collecting_beside;
 mod comparing;
@@ -15,10 +16,12 @@ mod crashing_optimise;
 mod crashing_repairs;
 mod deleting;
 mod guarding;
+mod importing;
 mod knowing;
 mod leaving;
 mod linking;
 mod merging;
+mod moving;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
@@ -43,16 +46,25 @@ fn main() -> ExitCode {
         crashing_repairs::TRIALS,
         deleting::TRIALS,
         guarding::TRIALS,
+        importing::TRIALS,
         knowing::TRIALS,
         leaving::TRIALS,
         linking::TRIALS,
         merging::TRIALS,
+        moving::TRIALS,
         opening::TRIALS,
         optimising::TRIALS,
         repairing::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
-    let local = [adding::LOCAL_TRIALS, collecting::LOCAL_TRIALS].concat();
+    let local = [
+        adding::LOCAL_TRIALS,
+        arriving::LOCAL_TRIALS,
+        collecting::LOCAL_TRIALS,
+        importing::LOCAL_TRIALS,
+        moving::LOCAL_TRIALS,
+    ]
+    .concat();
     namespace::run(&mounting, &local)
 }

@@ -5,12 +5,13 @@ mod show;
 
 use std::ffi::OsString;
 
-use superpose_overlay::{Contents, Obstacle, Repaired, StoreView, VerifyOptions};
+use superpose_overlay::{Contents, Obstacle, Repaired, Store, StoreView, VerifyOptions};
 
 use super::Done;
 use crate::context::Context;
 use crate::error::Result;
 use crate::output::{self, Output};
+use crate::trust::TrustArguments;
 
 /// Compare what the upper database knows (of a local store: its database) with what is on the disk, and repair it
 ///
@@ -31,6 +32,11 @@ pub(crate) struct Args {
     /// Take good objects from this store; they come into the upper layer, also if the fault is below
     #[arg(long, value_name = "URL", requires = "repair")]
     from: Option<OsString>,
+    /// Report paths that fewer than N trusted keys have signed, unless they follow from their content
+    #[arg(long, value_name = "N")]
+    sigs_needed: Option<usize>,
+    #[command(flatten)]
+    trust: TrustArguments,
     /// Print what was looked at, all faults and all notes
     #[arg(long)]
     json: bool,
@@ -43,7 +49,9 @@ impl Args {
             Some(url) => Some(StoreView::open_verified(&context.layout_of(url)?)?),
             None => None,
         };
-        let (mut store, user) = context.store_for_long_work()?;
+        let (mut open, user) = context.long_work()?;
+        open.trusted_keys = self.trust.keys()?;
+        let mut store = Store::open(context.layout()?, open)?;
         let mut options = VerifyOptions::default();
         if self.check_contents {
             options.contents = Contents::Check;
@@ -53,13 +61,22 @@ impl Args {
             true => Some(store.repair(&report, from.as_ref())?),
             false => None,
         };
+        let untrusted = match self.sigs_needed {
+            Some(needed) => store.untrusted(needed)?,
+            None => Vec::new(),
+        };
         user.clear();
         let dir = store.dir();
         if self.json {
-            output::json(&show::json(dir, &report, repaired.as_ref()))?;
+            let mut found = show::json(dir, &report, repaired.as_ref());
+            if self.sigs_needed.is_some() {
+                found["untrusted"] = show::untrusted_json(dir, &untrusted);
+            }
+            output::json(&found)?;
         } else {
             let mut output = Output::open()?;
             show::text(&mut output, dir, &report, repaired.as_ref())?;
+            show::untrusted(&mut output, dir, &untrusted)?;
             output.finish()?;
         }
         let sourceless = repaired.as_ref().map_or(0, without_source);
@@ -70,7 +87,7 @@ impl Args {
         }
         let is_left = |name| repaired.as_ref().is_none_or(|repaired| stays(repaired, name));
         Ok(Done::fine_if(
-            !report.faults.iter().any(|fault| is_left(fault.name())),
+            untrusted.is_empty() && !report.faults.iter().any(|fault| is_left(fault.name())),
         ))
     }
 }

@@ -7,7 +7,7 @@ use std::mem::discriminant;
 
 use serde_json::{Value, json};
 use superpose_overlay::store_path::{Hash, HashEncoding, StoreDir, StorePath};
-use superpose_overlay::{Fault, Note, Obstacle, Repaired, VerifyReport};
+use superpose_overlay::{Fault, Note, Obstacle, Repaired, Untrusted, VerifyReport};
 
 use crate::error::{Result, chain};
 use crate::output::Output;
@@ -338,4 +338,22 @@ fn note_json(dir: &StoreDir, note: &Note) -> Value {
         }),
         _ => json!({ "note": "other", "name": note.name().to_string_lossy() }),
     }
+}
+
+/// Shows the paths that too few trusted keys have signed.
+pub(super) fn untrusted(output: &mut Output, dir: &StoreDir, untrusted: &[Untrusted]) -> Result<()> {
+    for one in untrusted {
+        output.line(format_args!(
+            "'{}' is untrusted: {} trusted signatures",
+            dir.display(&one.path),
+            one.found
+        ))?;
+    }
+    Ok(())
+}
+
+/// The same as JSON.
+pub(super) fn untrusted_json(dir: &StoreDir, untrusted: &[Untrusted]) -> Value {
+    let one = |one: &Untrusted| json!({ "path": dir.join(&one.path), "signatures": one.found });
+    untrusted.iter().map(one).collect()
 }
