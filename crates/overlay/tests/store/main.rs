@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod amounts;
 mod collecting;
 mod collecting_beside;
 mod crashing;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     }
     let mounting = [
         adding::TRIALS,
+        amounts::TRIALS,
         collecting::TRIALS,
         collecting_beside::TRIALS,
         crashing::TRIALS,
@@ -37,6 +39,11 @@ fn main() -> ExitCode {
         verifying::TRIALS,
     ]
     .concat();
-    let local = [adding::LOCAL_TRIALS, collecting::LOCAL_TRIALS].concat();
+    let local = [
+        adding::LOCAL_TRIALS,
+        amounts::LOCAL_TRIALS,
+        collecting::LOCAL_TRIALS,
+    ]
+    .concat();
     namespace::run(&mounting, &local)
 }
