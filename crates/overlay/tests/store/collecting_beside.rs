@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -165,7 +166,7 @@ fn a_root_that_comes_after_it_finds_the_object_gone() {
     assert!(!is_valid(stage.open().upper_metadata(), &own));
 }
 
-fn wait_for(file: &std::path::Path) {
+fn wait_for(file: &Path) {
     for _ in 0..2000 {
         if file.exists() {
             return;

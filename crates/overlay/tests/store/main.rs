@@ -7,6 +7,7 @@
 )]
 
 mod adding;
+mod amounts;
 mod arriving;
 mod collecting;
 mod collecting_beside;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     }
     let mounting = [
         adding::TRIALS,
+        amounts::TRIALS,
         collecting::TRIALS,
         collecting_beside::TRIALS,
         comparing::TRIALS,
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
     .concat();
     let local = [
         adding::LOCAL_TRIALS,
+        amounts::LOCAL_TRIALS,
         arriving::LOCAL_TRIALS,
         collecting::LOCAL_TRIALS,
         importing::LOCAL_TRIALS,
