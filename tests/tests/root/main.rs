@@ -4,12 +4,14 @@
 
 mod check_mount;
 mod crashes;
+mod crashing_repairs;
 mod deleting;
 mod full_disk;
 mod hooks;
 mod manual;
 mod nested;
 mod readme;
+mod repairing;
 mod smoke;
 mod verifying;
 
@@ -29,5 +31,7 @@ fn main() -> ExitCode {
     readme::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
+    repairing::register(&mut suite);
+    crashing_repairs::register(&mut suite);
     suite.run()
 }

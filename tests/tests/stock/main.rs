@@ -10,6 +10,7 @@ mod mounts;
 mod overlay_stores;
 mod smoke;
 mod together;
+mod verifying;
 
 use std::process::ExitCode;
 
@@ -24,5 +25,6 @@ fn main() -> ExitCode {
     mounts::register(&mut suite);
     deviations::register(&mut suite);
     deleting::register(&mut suite);
+    verifying::register(&mut suite);
     suite.run()
 }
