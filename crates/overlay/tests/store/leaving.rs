@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use superpose_overlay::store_path::{Hash, StoreReference};
@@ -32,6 +33,14 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "leaving::a_failed_hook_leaves_the_remount_owed",
         a_failed_hook_leaves_the_remount_owed,
+    ),
+    (
+        "leaving::a_row_that_changes_meanwhile_is_left",
+        a_row_that_changes_meanwhile_is_left,
+    ),
+    (
+        "leaving::the_lock_of_the_collector_is_taken",
+        the_lock_of_the_collector_is_taken,
     ),
     (
         "leaving::who_stops_it_finds_nothing_changed",
@@ -172,4 +181,67 @@ fn who_stops_it_finds_nothing_changed() {
     drop(store);
     assert!(upper_objects(&stage) == before, "something changed");
     assert!(!is_interrupted(&stage.state_dir()).unwrap());
+}
+
+/// Changes the row when the good object is being copied.
+#[derive(Debug)]
+struct Meddler {
+    database: std::path::PathBuf,
+    path: StorePath,
+}
+
+impl Watcher for Meddler {
+    fn progress(&self, progress: &Progress) {
+        if progress.doing == Doing::Repairing {
+            let options = OpenDatabase::read_write(&self.database, StoreDir::default());
+            set_archive(
+                Database::open(&options).unwrap(),
+                &self.path,
+                Hash::sha256([8; 32]),
+                1,
+            );
+        }
+    }
+}
+
+fn a_row_that_changes_meanwhile_is_left() {
+    let (stage, good, [.., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    let before = upper_objects(&stage);
+    let mut options = OpenOptions::default();
+    options.watch = Watch::new(Arc::new(Meddler {
+        database: stage.state_dir().join("db"),
+        path: alone,
+    }));
+    let mut store = stage.open_with(options);
+    let repaired = mend(&mut store, &good);
+    assert!(
+        matches!(&repaired.left[..], [(_, Obstacle::Changed)]),
+        "{repaired:?}"
+    );
+    drop(store);
+    assert!(upper_objects(&stage) == before, "something changed");
+}
+
+fn the_lock_of_the_collector_is_taken() {
+    let (stage, good, [.., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    let before = upper_objects(&stage);
+    let mut options = OpenOptions::default();
+    options.wait_limit = Some(Duration::from_millis(50));
+    let mut store = stage.open_with(options);
+    let report = thorough(&mut store);
+    // As another verification has it, which must not see the layer change.
+    let lock = File::options()
+        .write(true)
+        .open(stage.state_dir().join("gc.lock"))
+        .unwrap();
+    flock(&lock, FlockOperation::LockShared).unwrap();
+    let error = store.repair(&report, Some(&good.view())).unwrap_err();
+    assert!(matches!(error, Error::LockHeld { .. }), "{error}");
+    assert!(upper_objects(&stage) == before, "something changed");
+    drop(lock);
+    store.repair(&report, Some(&good.view())).unwrap();
+    drop(store);
+    assert_mended(&stage, &good, &[alone]);
 }
