@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use superpose_overlay::store_path::{Hash, StoreReference};
+use superpose_overlay::metadata::{Database, OpenDatabase};
+use superpose_overlay::store_path::{Hash, StoreDir, StorePath, StoreReference};
 use superpose_overlay::{
     Doing, Error, Obstacle, OpenOptions, Progress, Store, StoreView, Watch, Watcher, is_interrupted,
 };
@@ -70,11 +71,10 @@ fn a_source_that_is_no_better_changes_nothing() {
     });
     spoil(&worse.object(library).join("a"));
     fs::remove_file(worse.object(alone)).unwrap();
-    let database =
-        superpose_overlay::metadata::Database::open(&superpose_overlay::metadata::OpenDatabase::read_write(
-            worse.root().join("nix/var/nix/db"),
-            superpose_overlay::store_path::StoreDir::default(),
-        ));
+    let database = Database::open(&OpenDatabase::read_write(
+        worse.root().join("nix/var/nix/db"),
+        StoreDir::default(),
+    ));
     set_archive(database.unwrap(), below, Hash::sha256([9; 32]), 7);
     let mut store = stage.open();
     store.refresh_mount().unwrap();
