@@ -224,24 +224,35 @@ fn a_row_that_changes_meanwhile_is_left() {
 }
 
 fn the_lock_of_the_collector_is_taken() {
-    let (stage, good, [.., alone]) = layered();
+    let (stage, good, [library, .., alone]) = layered();
     spoil(&stage.upper_dir().join(alone.base_name()));
-    let before = upper_objects(&stage);
+    fs::remove_dir_all(stage.merged_dir().join(library.base_name())).unwrap();
     let mut options = OpenOptions::default();
     options.wait_limit = Some(Duration::from_millis(50));
     let mut store = stage.open_with(options);
-    let report = thorough(&mut store);
-    // As another verification has it, which must not see the layer change.
     let lock = File::options()
         .write(true)
         .open(stage.state_dir().join("gc.lock"))
         .unwrap();
-    flock(&lock, FlockOperation::LockShared).unwrap();
-    let error = store.repair(&report, Some(&good.view())).unwrap_err();
-    assert!(matches!(error, Error::LockHeld { .. }), "{error}");
-    assert!(upper_objects(&stage) == before, "something changed");
-    drop(lock);
+    // First the whiteout, and when it is gone the object.
+    for faults in [2, 1] {
+        let report = thorough(&mut store);
+        assert_eq!(report.faults.len(), faults, "{report:?}");
+        let before = stage.upper_names();
+        // As another verification has it, which must not see the layer change.
+        flock(&lock, FlockOperation::LockShared).unwrap();
+        let error = store.repair(&report, Some(&good.view())).unwrap_err();
+        assert!(matches!(error, Error::LockHeld { .. }), "{error}");
+        assert_eq!(stage.upper_names(), before);
+        assert_eq!(
+            fs::read_to_string(stage.upper_dir().join(alone.base_name())).unwrap(),
+            "spoilt"
+        );
+        flock(&lock, FlockOperation::Unlock).unwrap();
+        store.repair(&report, None).unwrap();
+    }
+    let report = thorough(&mut store);
     store.repair(&report, Some(&good.view())).unwrap();
     drop(store);
-    assert_mended(&stage, &good, &[alone]);
+    assert_mended(&stage, &good, &[library, alone]);
 }
