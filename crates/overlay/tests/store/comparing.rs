@@ -15,6 +15,10 @@ use crate::stage::{Stage, add_text, add_tree, is_valid};
 
 pub(crate) const TRIALS: &[Named] = &[
     (
+        "comparing::what_a_hidden_object_needs_is_missed",
+        what_a_hidden_object_needs_is_missed,
+    ),
+    (
         "comparing::a_whiteout_over_a_valid_object_is_a_fault",
         a_whiteout_over_a_valid_object_is_a_fault,
     ),
@@ -171,6 +175,35 @@ fn a_hidden_object_keeps_its_row() {
     assert!(is_valid(store.upper_metadata(), &path));
     store.repair(&report, None).unwrap();
     assert!(thorough(&mut store).faults.is_empty());
+}
+
+/// Its row above has more references than the one below, as after a registration by stock Nix.
+fn what_a_hidden_object_needs_is_missed() {
+    let (stage, path) = over_tree();
+    let mut store = stage.open();
+    let needed = add_text(&mut store, "needed", "1", &[]);
+    let infos = store.metadata().path_infos(std::slice::from_ref(&path)).unwrap();
+    let mut info = infos.into_iter().next().flatten().unwrap();
+    info.references = vec![needed.clone()];
+    info.content_address = None;
+    store.register(&[info]).unwrap();
+    fs::remove_dir_all(stage.merged_dir().join(path.base_name())).unwrap();
+    fs::remove_file(stage.merged_dir().join(needed.base_name())).unwrap();
+    let report = quick(&mut store);
+    assert_eq!(
+        (report.faults.len(), report.forgotten.len()),
+        (2, 0),
+        "{report:?}"
+    );
+    let misses = |fault: &Fault| match fault {
+        Fault::Missing {
+            path: missing,
+            referrers,
+            ..
+        } => *missing == needed && *referrers == [path.clone()],
+        _ => false,
+    };
+    assert!(report.faults.iter().any(misses), "{report:?}");
 }
 
 fn other_whiteouts_are_noted() {
