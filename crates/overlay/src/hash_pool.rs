@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hashing many objects on all cores.
 //!
-//! The largest first, over all of them: so no thread is left alone with a giant at the end. An object that is larger
-//! than all that is left for the others is read on a thread of its own beside the hashing, since the other cores would
-//! have nothing else to do.
+//! The largest first, over all of them: so no thread is left alone with a giant at the end, if it can be avoided. Where
+//! it cannot, the giant is read on a thread of its own beside the hashing, since the other cores have nothing else to do.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::num::NonZero;
@@ -17,8 +18,14 @@ use superpose_nar::{HashingWriter, NarHash, Taps};
 use crate::Result;
 use crate::watch::{Doing, Progress, Watch};
 
-/// How many results may wait to be taken.
-const WAITING: usize = 256;
+/// How many lists of results may wait to be taken.
+const WAITING: usize = 64;
+
+/// Results are handed over in lists of this many: to wake the taker for each small object costs more than hashing it.
+const RESULTS_AT_ONCE: usize = 64;
+
+/// After so many bytes they are handed over in any case.
+const BYTES_AT_ONCE: u64 = 4 << 20;
 
 /// Below this size a thread for reading costs more than it gives, in bytes.
 const WORTH_A_READER: u64 = 8 << 20;
@@ -51,7 +58,7 @@ pub(crate) fn hash_all(
     let counter = Counter {
         watch,
         progress: Progress {
-            all_bytes: Some(order.left.first().copied().unwrap_or(0)),
+            all_bytes: Some(order.bytes),
             ..Progress::new(Doing::Hashing, jobs.len() as u64)
         },
         done: AtomicU64::new(0),
@@ -64,18 +71,29 @@ pub(crate) fn hash_all(
             let results = results.clone();
             let (order, counter, next) = (&order, &counter, &next);
             scope.spawn(move || {
+                let (mut list, mut bytes) = (Vec::with_capacity(RESULTS_AT_ONCE), 0);
                 while let Some(turn) = order.turn(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = hash(&jobs[turn.job], turn.reading, counter);
                     counter.done();
-                    // Nobody takes it any more: the work is given up.
-                    if watch.wants_to_stop() || results.send((turn.job, result)).is_err() {
-                        break;
+                    bytes += result.as_ref().map_or(0, |found| found.size);
+                    list.push((turn.job, result));
+                    if list.len() == RESULTS_AT_ONCE || bytes >= BYTES_AT_ONCE {
+                        bytes = 0;
+                        // Nobody takes it any more: the work is given up.
+                        if watch.wants_to_stop() || results.send(std::mem::take(&mut list)).is_err() {
+                            return;
+                        }
                     }
                 }
+                // The taker knows by itself if it has given up.
+                results.send(list).ok();
             });
         }
         drop(results);
-        for (job, result) in taken {
+        for (job, result) in taken.into_iter().flatten() {
+            if watch.wants_to_stop() {
+                break;
+            }
             take(job, result)?;
         }
         watch.go_on()
@@ -95,9 +113,10 @@ enum Reading {
 #[derive(Debug)]
 struct Order {
     jobs: Vec<u32>,
-    /// How many bytes there are from each turn on.
-    left: Vec<u64>,
-    others: u64,
+    /// The turn of the job that is still being done when all others are, for most of its time.
+    lonely: Option<usize>,
+    /// How many bytes there are in all.
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,31 +129,50 @@ impl Order {
     fn of(jobs: &[Job<'_>], threads: NonZero<usize>) -> Self {
         let count = u32::try_from(jobs.len()).expect("a store has fewer than 2^32 objects");
         let mut order: Vec<u32> = (0..count).collect();
-        order.sort_by_key(|&job| std::cmp::Reverse(jobs[job as usize].size));
-        let mut left = vec![0_u64; jobs.len()];
-        let mut sum = 0_u64;
-        for (turn, &job) in order.iter().enumerate().rev() {
-            sum = sum.saturating_add(jobs[job as usize].size);
-            left[turn] = sum;
-        }
+        order.sort_by_key(|&job| Reverse(jobs[job as usize].size));
+        let sizes = || order.iter().map(|&job| jobs[job as usize].size);
         Order {
+            lonely: lonely(sizes(), threads.get()),
+            bytes: sizes().fold(0, u64::saturating_add),
             jobs: order,
-            left,
-            others: threads.get() as u64 - 1,
         }
     }
 
     fn turn(&self, turn: usize) -> Option<Turn> {
         let job = *self.jobs.get(turn)? as usize;
-        let after = self.left.get(turn + 1).copied().unwrap_or(0);
-        let size = self.left[turn] - after;
-        // The others will be done with the rest before this one is done with its own.
-        let alone = self.others > 0 && size >= WORTH_A_READER && size > after / self.others;
-        Some(Turn {
-            job,
-            reading: if alone { Reading::Beside } else { Reading::InTurn },
-        })
+        let reading = if self.lonely == Some(turn) {
+            Reading::Beside
+        } else {
+            Reading::InTurn
+        };
+        Some(Turn { job, reading })
     }
+}
+
+/// Goes through the turns as the threads will, each taking the next one when it is done, in a time that is the size.
+fn lonely(sizes: impl Iterator<Item = u64>, threads: usize) -> Option<usize> {
+    if threads < 2 {
+        return None;
+    }
+    let mut free: BinaryHeap<Reverse<u64>> = (0..threads).map(|_| Reverse(0)).collect();
+    // Of the job that is done last: its turn, when it is begun and when it is done.
+    let mut last = None;
+    for (turn, size) in sizes.enumerate() {
+        let Reverse(begin) = free.pop()?;
+        let end = begin.saturating_add(size);
+        if size >= WORTH_A_READER && last.is_none_or(|(_, _, latest)| end > latest) {
+            last = Some((turn, begin, end));
+        }
+        free.push(Reverse(end));
+    }
+    let (turn, begin, end) = last?;
+    let mut ends = free.into_sorted_vec().into_iter().map(|Reverse(end)| end);
+    if ends.next()? != end {
+        // Many small ones are done later than it.
+        return None;
+    }
+    let alone = end - begin.max(ends.next()?);
+    (alone > (end - begin) / 2).then_some(turn)
 }
 
 /// Counts what is hashed, and ends the hashing when the caller wants it.
@@ -224,15 +262,21 @@ mod tests {
             turns(&[MIB, 100 * MIB, 2 * MIB], 2),
             [(1, Beside), (2, InTurn), (0, InTurn)]
         );
-        // Two of a size keep two cores busy; the last one is alone in the end.
-        assert_eq!(turns(&[50 * MIB, 50 * MIB], 2), [(0, InTurn), (1, Beside)]);
+        // Two of a size keep two cores busy, and so do three that are done at about the same time.
+        assert_eq!(turns(&[50 * MIB, 50 * MIB], 2), [(0, InTurn), (1, InTurn)]);
         assert_eq!(
             turns(&[50 * MIB, 30 * MIB, 30 * MIB], 2),
+            [(0, InTurn), (1, InTurn), (2, InTurn)]
+        );
+        assert_eq!(
+            turns(&[50 * MIB, 50 * MIB, 40 * MIB], 2),
             [(0, InTurn), (1, InTurn), (2, Beside)]
         );
         // One thread has nobody to help it, and small ones need no help.
         assert_eq!(turns(&[100 * MIB], 1), [(0, InTurn)]);
+        assert_eq!(turns(&[100 * MIB], 2), [(0, Beside)]);
         assert_eq!(turns(&[MIB, MIB / 2], 2), [(0, InTurn), (1, InTurn)]);
+        assert_eq!(turns(&[vec![9 * MIB], vec![MIB; 30]].concat(), 2)[0], (0, InTurn));
         assert_eq!(turns(&[], 2), []);
     }
 

@@ -5,6 +5,7 @@
 mod check_mount;
 mod collecting;
 mod crashes;
+mod crashing_repairs;
 mod deleting;
 mod full_disk;
 mod hooks;
@@ -12,6 +13,7 @@ mod manual;
 mod nested;
 mod optimising;
 mod readme;
+mod repairing;
 mod smoke;
 mod verifying;
 
@@ -33,5 +35,7 @@ fn main() -> ExitCode {
     collecting::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
+    repairing::register(&mut suite);
+    crashing_repairs::register(&mut suite);
     suite.run()
 }

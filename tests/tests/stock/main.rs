@@ -13,6 +13,7 @@ mod optimising;
 mod overlay_stores;
 mod smoke;
 mod together;
+mod verifying;
 
 use std::process::ExitCode;
 
@@ -30,5 +31,6 @@ fn main() -> ExitCode {
     deviations::register(&mut suite);
     collecting::register(&mut suite);
     deleting::register(&mut suite);
+    verifying::register(&mut suite);
     suite.run()
 }

@@ -171,6 +171,7 @@ fn a_hidden_object_shows_or_is_hidden_still() {
             .unwrap();
         let merged = stage.merged_dir().join(&name);
         fs::remove_dir_all(&merged).unwrap();
+        assert!(!merged.exists(), "and the kernel remembers it");
         let aborted = aborts(&stage, "add-hidden", n, &[]);
         let step = format!("killed at point {n}");
         let whiteout = fs::symlink_metadata(stage.upper_dir().join(&name)).is_ok();

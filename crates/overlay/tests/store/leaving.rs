@@ -4,9 +4,11 @@
 use std::fs::{self, File};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
-use superpose_overlay::store_path::{Hash, StoreReference};
+use superpose_overlay::metadata::{Database, OpenDatabase};
+use superpose_overlay::store_path::{Hash, StoreDir, StorePath, StoreReference};
 use superpose_overlay::{
     Doing, Error, Obstacle, OpenOptions, Progress, Store, StoreView, Watch, Watcher, is_interrupted,
 };
@@ -32,6 +34,14 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "leaving::a_failed_hook_leaves_the_remount_owed",
         a_failed_hook_leaves_the_remount_owed,
+    ),
+    (
+        "leaving::a_row_that_changes_meanwhile_is_left",
+        a_row_that_changes_meanwhile_is_left,
+    ),
+    (
+        "leaving::the_lock_of_the_collector_is_taken",
+        the_lock_of_the_collector_is_taken,
     ),
     (
         "leaving::who_stops_it_finds_nothing_changed",
@@ -61,11 +71,10 @@ fn a_source_that_is_no_better_changes_nothing() {
     });
     spoil(&worse.object(library).join("a"));
     fs::remove_file(worse.object(alone)).unwrap();
-    let database =
-        superpose_overlay::metadata::Database::open(&superpose_overlay::metadata::OpenDatabase::read_write(
-            worse.root().join("nix/var/nix/db"),
-            superpose_overlay::store_path::StoreDir::default(),
-        ));
+    let database = Database::open(&OpenDatabase::read_write(
+        worse.root().join("nix/var/nix/db"),
+        StoreDir::default(),
+    ));
     set_archive(database.unwrap(), below, Hash::sha256([9; 32]), 7);
     let mut store = stage.open();
     store.refresh_mount().unwrap();
@@ -172,4 +181,78 @@ fn who_stops_it_finds_nothing_changed() {
     drop(store);
     assert!(upper_objects(&stage) == before, "something changed");
     assert!(!is_interrupted(&stage.state_dir()).unwrap());
+}
+
+/// Changes the row when the good object is being copied.
+#[derive(Debug)]
+struct Meddler {
+    database: std::path::PathBuf,
+    path: StorePath,
+}
+
+impl Watcher for Meddler {
+    fn progress(&self, progress: &Progress) {
+        if progress.doing == Doing::Repairing {
+            let options = OpenDatabase::read_write(&self.database, StoreDir::default());
+            set_archive(
+                Database::open(&options).unwrap(),
+                &self.path,
+                Hash::sha256([8; 32]),
+                1,
+            );
+        }
+    }
+}
+
+fn a_row_that_changes_meanwhile_is_left() {
+    let (stage, good, [.., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    let before = upper_objects(&stage);
+    let mut options = OpenOptions::default();
+    options.watch = Watch::new(Arc::new(Meddler {
+        database: stage.state_dir().join("db"),
+        path: alone,
+    }));
+    let mut store = stage.open_with(options);
+    let repaired = mend(&mut store, &good);
+    assert!(
+        matches!(&repaired.left[..], [(_, Obstacle::Changed)]),
+        "{repaired:?}"
+    );
+    drop(store);
+    assert!(upper_objects(&stage) == before, "something changed");
+}
+
+fn the_lock_of_the_collector_is_taken() {
+    let (stage, good, [library, .., alone]) = layered();
+    spoil(&stage.upper_dir().join(alone.base_name()));
+    fs::remove_dir_all(stage.merged_dir().join(library.base_name())).unwrap();
+    let mut options = OpenOptions::default();
+    options.wait_limit = Some(Duration::from_millis(50));
+    let mut store = stage.open_with(options);
+    let lock = File::options()
+        .write(true)
+        .open(stage.state_dir().join("gc.lock"))
+        .unwrap();
+    // First the whiteout, and when it is gone the object.
+    for faults in [2, 1] {
+        let report = thorough(&mut store);
+        assert_eq!(report.faults.len(), faults, "{report:?}");
+        let before = stage.upper_names();
+        // As another verification has it, which must not see the layer change.
+        flock(&lock, FlockOperation::LockShared).unwrap();
+        let error = store.repair(&report, Some(&good.view())).unwrap_err();
+        assert!(matches!(error, Error::LockHeld { .. }), "{error}");
+        assert_eq!(stage.upper_names(), before);
+        assert_eq!(
+            fs::read_to_string(stage.upper_dir().join(alone.base_name())).unwrap(),
+            "spoilt"
+        );
+        flock(&lock, FlockOperation::Unlock).unwrap();
+        store.repair(&report, None).unwrap();
+    }
+    let report = thorough(&mut store);
+    store.repair(&report, Some(&good.view())).unwrap();
+    drop(store);
+    assert_mended(&stage, &good, &[library, alone]);
 }

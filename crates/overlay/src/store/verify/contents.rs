@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::num::NonZero;
 
-use superpose_metadata::{ArchiveInfo, MetadataSource};
+use superpose_metadata::ArchiveInfo;
 use superpose_nar::NarHash;
-use superpose_store_path::StorePath;
+use superpose_store_path::{Hash, HashAlgorithm, StorePath};
 
-use super::{BATCH, Fault, Note, VerifyReport, is_unknown};
+use super::{Fault, Note, VerifyReport, is_unknown};
 use crate::Result;
 use crate::hash_pool::{Job, hash_all};
 use crate::store::Store;
@@ -19,18 +19,45 @@ use crate::upper_layer::Layer;
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) path: StorePath,
-    /// What its row says; 0 if nothing.
+    /// What its row says of the size of the archive; 0 if nothing.
     pub(super) size: u64,
+    pub(super) expected: Expected,
     /// Which layer holds it.
     pub(super) layer: Layer,
     /// How much of it the upper layer has.
     pub(super) part: Part,
     /// Whether it is a file that the kernel copied up.
     pub(super) copied_up: bool,
-    /// Whether its row says what it should be.
-    pub(super) has_hash: bool,
     /// Whether the row is one of the upper database.
     pub(super) has_row: bool,
+}
+
+/// What a row says of the contents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// What nearly every row has.
+    Sha256([u8; 32]),
+    /// A hash that no archive has here.
+    Other(Box<Hash>),
+    Unknown,
+}
+
+impl Expected {
+    fn of(recorded: &ArchiveInfo) -> Self {
+        match <[u8; 32]>::try_from(recorded.hash.digest()) {
+            _ if is_unknown(recorded) => Expected::Unknown,
+            Ok(digest) if recorded.hash.algorithm() == HashAlgorithm::Sha256 => Expected::Sha256(digest),
+            _ => Expected::Other(Box::new(recorded.hash)),
+        }
+    }
+
+    fn hash(&self) -> Option<Hash> {
+        match self {
+            Expected::Sha256(digest) => Some(Hash::sha256(*digest)),
+            Expected::Other(hash) => Some(**hash),
+            Expected::Unknown => None,
+        }
+    }
 }
 
 /// How much of an object its layer has, as far as names tell.
@@ -45,14 +72,14 @@ pub(super) enum Part {
 }
 
 impl Subject {
-    pub(super) fn new(path: &StorePath, size: u64) -> Self {
+    pub(super) fn new(path: &StorePath, recorded: &ArchiveInfo) -> Self {
         Subject {
             path: path.clone(),
-            size,
+            size: recorded.size,
+            expected: Expected::of(recorded),
             layer: Layer::Upper,
             part: Part::Whole,
             copied_up: false,
-            has_hash: true,
             has_row: true,
         }
     }
@@ -75,16 +102,15 @@ impl Subject {
     /// What is wrong with it when contents are not looked at.
     pub(super) fn fault(&self) -> Option<Fault> {
         let path = self.path.clone();
-        (!self.has_hash).then_some(Fault::NoHash { path, found: None })
+        (self.expected == Expected::Unknown).then_some(Fault::NoHash { path, found: None })
     }
 }
 
-/// An archive of a merged directory: as it is seen, and of the upper part alone.
+/// A merged directory: whether it is right as it is seen, and whether its upper part alone is.
 #[derive(Debug, Default)]
 struct Both {
     seen_is_right: bool,
-    alone: Option<NarHash>,
-    expected: Option<ArchiveInfo>,
+    alone_is_right: bool,
 }
 
 impl Store {
@@ -111,22 +137,21 @@ impl Store {
             );
         }
         let mut both: HashMap<usize, Both> = merged.iter().map(|&number| (number, Both::default())).collect();
-        let mut batch = Vec::with_capacity(BATCH);
         hash_all(&jobs, threads, &self.options.watch, &mut |number, result| {
-            if let Some(index) = number.checked_sub(subjects.len()) {
-                // That it cannot be read is said of what is seen.
-                if let Some(both) = both.get_mut(&merged[index]) {
-                    both.alone = result.ok();
-                }
+            // That the part alone cannot be read is said of what is seen.
+            if let Some(index) = number.checked_sub(subjects.len())
+                && let Some(both) = both.get_mut(&merged[index])
+            {
+                let expected = subjects[merged[index]].expected.hash();
+                both.alone_is_right = result.is_ok_and(|found| Some(found.hash) == expected);
                 return Ok(());
             }
-            batch.push((number, result));
-            if batch.len() == BATCH {
-                self.compare(subjects, &mut batch, &mut both, report)?;
+            let is_right = compare(&subjects[number], result, report);
+            if let Some(both) = both.get_mut(&number) {
+                both.seen_is_right = is_right;
             }
             Ok(())
         })?;
-        self.compare(subjects, &mut batch, &mut both, report)?;
         for (number, both) in both {
             judge_merged(&subjects[number], &both, report);
         }
@@ -140,79 +165,59 @@ impl Store {
             size: subject.size,
         }
     }
+}
 
-    /// Compares a batch of results with what the rows say.
-    fn compare(
-        &self,
-        subjects: &[Subject],
-        batch: &mut Vec<(usize, superpose_nar::Result<NarHash>)>,
-        both: &mut HashMap<usize, Both>,
-        report: &mut VerifyReport,
-    ) -> Result<()> {
-        let paths: Vec<StorePath> = batch
-            .iter()
-            .map(|(number, _)| subjects[*number].path.clone())
-            .collect();
-        let expected = self.metadata().archives(&paths)?;
-        for ((number, result), expected) in batch.drain(..).zip(expected) {
-            let subject = &subjects[number];
-            let path = subject.path.clone();
-            let found = match result {
-                Ok(found) => found,
-                Err(error) => {
-                    let error = error.into();
-                    report.faults.push(Fault::Unreadable { path, error });
-                    continue;
-                }
-            };
-            report.hashed += 1;
-            report.bytes += found.size;
-            // Forgotten meanwhile.
-            let Some(expected) = expected else { continue };
-            let right = expected.hash == found.hash;
-            if let Some(both) = both.get_mut(&number) {
-                both.seen_is_right = right;
-                both.expected = Some(expected);
-            }
-            if is_unknown(&expected) {
-                let found = Some(ArchiveInfo {
-                    hash: found.hash,
-                    size: found.size,
-                });
-                report.faults.push(Fault::NoHash { path, found });
-            } else if !right {
-                report.faults.push(Fault::Modified {
-                    path,
-                    layer: subject.layer,
-                    expected: expected.hash,
-                    found: found.hash,
-                });
-            } else if expected.size != found.size && subject.has_row {
-                report.notes.push(Note::Size {
-                    path,
-                    recorded: expected.size,
-                    found: Some(found.size),
-                });
-            }
-            if subject.copied_up {
-                let path = subject.path.clone();
-                report.notes.push(Note::CopiedUp { path });
-            }
+/// Compares what an object is with what its row says; whether it is right.
+fn compare(subject: &Subject, result: superpose_nar::Result<NarHash>, report: &mut VerifyReport) -> bool {
+    let path = subject.path.clone();
+    let found = match result {
+        Ok(found) => found,
+        Err(error) => {
+            let error = error.into();
+            report.faults.push(Fault::Unreadable { path, error });
+            return false;
         }
-        Ok(())
+    };
+    report.hashed += 1;
+    report.bytes += found.size;
+    if subject.copied_up {
+        report.notes.push(Note::CopiedUp { path: path.clone() });
     }
+    let Some(expected) = subject.expected.hash() else {
+        let found = Some(ArchiveInfo {
+            hash: found.hash,
+            size: found.size,
+        });
+        report.faults.push(Fault::NoHash { path, found });
+        return false;
+    };
+    let is_right = expected == found.hash;
+    if !is_right {
+        report.faults.push(Fault::Modified {
+            path,
+            layer: subject.layer,
+            expected,
+            found: found.hash,
+        });
+    } else if subject.size != found.size && subject.has_row {
+        report.notes.push(Note::Size {
+            path,
+            recorded: subject.size,
+            found: Some(found.size),
+        });
+    }
+    is_right
 }
 
 /// Says of a merged directory whether the upper layer has all of it.
 fn judge_merged(subject: &Subject, both: &Both, report: &mut VerifyReport) {
     let path = subject.path.clone();
-    let is_whole = match (&both.alone, &both.expected) {
-        (Some(alone), Some(expected)) => alone.hash == expected.hash,
-        _ => false,
-    };
-    if !is_whole && both.seen_is_right && subject.part == Part::OverUnknown {
+    if both.alone_is_right {
+        return;
+    }
+    if both.seen_is_right && subject.part == Part::OverUnknown {
         report.faults.push(Fault::Incomplete { path });
-    } else if !is_whole {
+    } else {
         report.notes.push(Note::CopiedUp { path });
     }
 }

@@ -32,29 +32,22 @@ impl Store {
             Some(below) => below.lower.are_valid(&gone)?,
             None => vec![false; gone.len()],
         };
-        // What is hidden or cannot be read is there as well.
         let present = subjects.iter().filter(|subject| subject.has_row);
         let mut needing: Vec<StorePath> = present.map(|subject| subject.path.clone()).collect();
-        for fault in &report.faults {
-            if let Fault::Hidden { path } | Fault::Unreadable { path, .. } = fault {
-                needing.push(path.clone());
-            }
-        }
+        needing.extend(self.hidden_with_rows(report)?);
         for ((path, referrers), valid_below) in gone.iter().zip(&referrers).zip(&valid_below) {
             if *valid_below {
                 needing.push(path.clone());
                 continue;
             }
             for referrer in referrers.iter().filter(|referrer| *referrer != path) {
-                if self.exists(referrer)? {
+                // What cannot be looked at is there.
+                if self.exists(referrer).unwrap_or(true) {
                     needing.push(path.clone());
                     break;
                 }
             }
         }
-        let known = self.database.are_valid(&needing)?;
-        let mut known = known.into_iter();
-        needing.retain(|_| known.next() == Some(true));
         let needed: HashSet<StorePath> = self
             .database
             .closure(&needing, Closure::References)?
@@ -76,6 +69,18 @@ impl Store {
         self.database.invalidate(&forgotten)?;
         report.forgotten = forgotten;
         Ok(())
+    }
+
+    /// What whiteouts hide is there, and its rows stay.
+    fn hidden_with_rows(&self, report: &VerifyReport) -> Result<Vec<StorePath>> {
+        let hidden = report.faults.iter().filter_map(|fault| match fault {
+            Fault::Hidden { path } => Some(path.clone()),
+            _ => None,
+        });
+        let hidden: Vec<StorePath> = hidden.collect();
+        let known = self.database.are_valid(&hidden)?;
+        let with_rows = hidden.into_iter().zip(known).filter(|(_, known)| *known);
+        Ok(with_rows.map(|(path, _)| path).collect())
     }
 
     /// Whether something that is not seen lies in a layer all the same: the kernel remembers that there was nothing. A row

@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fd::AsFd;
 use rustix::fs::{FileType, Mode, OFlags, openat};
-use superpose_store_path::{HashPart, StorePath};
+use superpose_metadata::ArchiveInfo;
+use superpose_store_path::{Hash, HashPart, StorePath};
 
 use super::contents::{Part, Subject};
 use super::{BATCH, Fault, Note, Row, VerifyReport, is_unknown, read_rows};
@@ -89,7 +90,7 @@ impl Store {
         findings: &mut Findings<'_>,
     ) -> Result<()> {
         let mut unreadable = None;
-        match self.exists(path) {
+        match self.is_seen(path, entry) {
             Ok(true) => {}
             Ok(false) if entry == Some(EntryKind::Whiteout) && below.is_valid() => {
                 findings.report.faults.push(Fault::Hidden { path: path.clone() });
@@ -104,13 +105,16 @@ impl Store {
         let recorded = match above {
             // Forgotten since it was listed.
             Row::Absent => return Ok(()),
-            Row::Known(recorded) => Some(recorded),
+            Row::Known(recorded) => recorded,
             Row::Unreadable(error) => {
                 unreadable = Some(error);
-                None
+                ArchiveInfo {
+                    hash: Hash::sha256([0; 32]),
+                    size: 0,
+                }
             }
         };
-        let mut subject = Subject::new(path, recorded.map_or(0, |recorded| recorded.size));
+        let mut subject = Subject::new(path, &recorded);
         let entry = entry.filter(|entry| *entry != EntryKind::Whiteout);
         match (&self.below, entry) {
             (None, _) => {}
@@ -124,22 +128,26 @@ impl Store {
                 judge_marks(layer, entry, kind, below.is_valid(), &mut subject, findings)?;
             }
         }
-        match (recorded, unreadable) {
-            (Some(recorded), None) => {
-                if is_unknown(&recorded) {
-                    subject.has_hash = false;
-                } else if let Some(other) = below.archive().filter(|other| other.hash != recorded.hash) {
-                    findings.note_difference(path, entry, &recorded.hash, &other.hash);
-                }
-                findings.subjects.push(subject);
-            }
-            (_, Some(error)) => {
-                let path = path.clone();
-                findings.report.faults.push(Fault::Unreadable { path, error });
-            }
-            (None, None) => {}
+        if let Some(error) = unreadable {
+            let path = path.clone();
+            findings.report.faults.push(Fault::Unreadable { path, error });
+            return Ok(());
         }
+        if !is_unknown(&recorded)
+            && let Some(other) = below.archive().filter(|other| other.hash != recorded.hash)
+        {
+            findings.note_difference(path, entry, &recorded.hash, &other.hash);
+        }
+        findings.subjects.push(subject);
         Ok(())
+    }
+
+    /// Whether the object is in the store directory. That of a local store is what was listed.
+    fn is_seen(&self, path: &StorePath, entry: Option<EntryKind>) -> Result<bool> {
+        match self.below {
+            None => Ok(entry.is_some()),
+            Some(_) => self.exists(path),
+        }
     }
 
     /// Judges names of the layer that no row has.
@@ -198,12 +206,10 @@ impl Store {
                     (EntryKind::Whiteout, _) => findings.report.notes.push(Note::whiteout(path)),
                     (_, Some(layer)) if row.is_valid() => {
                         // Valid by the row below, and what is seen is this one.
-                        let recorded = row.archive();
-                        let mut subject = Subject::new(path, recorded.map_or(0, |recorded| recorded.size));
-                        subject.has_hash = recorded.is_some_and(|recorded| !is_unknown(recorded));
-                        subject.has_row = false;
-                        judge_marks(layer, *entry, kind, true, &mut subject, findings)?;
-                        if subject.has_hash {
+                        if let Some(recorded) = row.archive().filter(|recorded| !is_unknown(recorded)) {
+                            let mut subject = Subject::new(path, recorded);
+                            subject.has_row = false;
+                            judge_marks(layer, *entry, kind, true, &mut subject, findings)?;
                             findings.subjects.push(subject);
                         }
                         findings
@@ -247,13 +253,7 @@ impl Store {
 
 impl Findings<'_> {
     /// The rows of both stores differ. If the object is below, the upper row is wrong about it.
-    fn note_difference(
-        &mut self,
-        path: &StorePath,
-        entry: Option<EntryKind>,
-        above: &superpose_store_path::Hash,
-        below: &superpose_store_path::Hash,
-    ) {
+    fn note_difference(&mut self, path: &StorePath, entry: Option<EntryKind>, above: &Hash, below: &Hash) {
         let (path, above, below) = (path.clone(), *above, *below);
         match entry {
             None => self.report.faults.push(Fault::Drifted {
