@@ -28,6 +28,7 @@ use superpose_store_path::{StoreDir, StorePath};
 pub use add::{AddOptions, Added, Outcome, Source};
 pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
+pub(crate) use import::total_size;
 pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use register::Registered;
