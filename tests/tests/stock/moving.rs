@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
-use superpose_tests::{Finished, Invocation, Layers, Need, StockNix, Suite, Tree, stock_trials, superpose};
+use superpose_tests::{
+    Finished, Invocation, Layers, Need, StockNix, Suite, Tree, stock_trials, superpose, superpose_crashing_at,
+};
 
 use crate::beside::{DERIVATIONS, expect_clean, infos, instantiate, layered, lines, mounted, rows, tree};
 
@@ -30,6 +32,11 @@ pub(crate) fn register(suite: &mut Suite) {
         an_overlay_store_takes_what_stock_exports,
         loading_keeps_signatures,
         a_registration_below_is_not_touched
+    );
+    stock_trials!(
+        suite,
+        [Need::Root, Need::CrashPoints],
+        stock_takes_over_where_an_import_was_killed
     );
 }
 
@@ -560,4 +567,34 @@ fn a_registration_below_is_not_touched(stock: StockNix) -> Result<()> {
         ensure!(mounted.layers.upper_names()? == [name]);
     }
     Ok(())
+}
+
+/// At every point between two effects: stock opens the store, finds it whole, and does the import itself.
+fn stock_takes_over_where_an_import_was_killed(stock: StockNix) -> Result<()> {
+    /// An import of these objects has fewer points.
+    const MOST_POINTS: u32 = 40;
+    let (source, all) = store(stock)?;
+    let export = source.below()?.args(["export", "--recursive"]).args(&all[..3]);
+    let stream = export.succeed()?.stdout;
+    for point in 1..MOST_POINTS {
+        let (mounted, ()) = mounted(|_| Ok(()))?;
+        let killed = superpose_crashing_at(point)?
+            .arg("--store")
+            .arg(mounted.layers.url());
+        let killed = killed.arg("import").input(stream.clone()).run()?;
+        if killed.code() == Some(0) {
+            ensure!(point > 8, "only {point} points");
+            return mounted.expect_whole(stock);
+        }
+        ensure!(killed.signal() == Some(6), "{killed}");
+        expect_clean(mounted.nix_store(stock))?;
+        let theirs = mounted
+            .nix_store(stock)
+            .arg("--import")
+            .input(stream.clone())
+            .succeed()?;
+        ensure!(lines(&theirs)?.len() >= 3, "{theirs}");
+        mounted.expect_whole(stock)?;
+    }
+    anyhow::bail!("still crashing at point {MOST_POINTS}")
 }

@@ -94,7 +94,7 @@ impl Store {
         let mut copied = Copied::default();
         for (info, imported) in infos.into_iter().zip(imported) {
             if imported.outcome == Outcome::Stored {
-                copied.bytes += info.nar_size;
+                copied.bytes = copied.bytes.saturating_add(info.nar_size);
                 copied.paths.push(info.path);
             }
         }

@@ -37,6 +37,7 @@ pub use add::{AddOptions, Added, Outcome, Source};
 pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use gc::{CollectAction, CollectOptions, Collected};
+pub(crate) use import::total_size;
 pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};

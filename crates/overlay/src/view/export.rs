@@ -11,6 +11,7 @@ use superpose_store_path::{HashEncoding, StorePath};
 use super::StoreView;
 use super::merged::after_edges;
 use crate::export_stream::{put_info, put_number};
+use crate::store::total_size;
 use crate::watch::{Doing, Progress, Watch};
 use crate::{Error, Result};
 
@@ -48,7 +49,7 @@ impl StoreView {
         let infos = self.in_order_of_references(paths)?;
         let directory = self.open_objects()?;
         let mut progress = Progress::new(Doing::Copying, infos.len() as u64);
-        progress.all_bytes = Some(infos.iter().map(|info| info.nar_size).sum());
+        progress.all_bytes = Some(total_size(infos.iter()));
         let mut out = Remembering {
             out: io::BufWriter::with_capacity(BUFFER, out),
             failed: None,

@@ -40,6 +40,7 @@ pub(crate) const TRIALS: &[Named] = &[
 ];
 
 pub(crate) const LOCAL_TRIALS: &[Named] = &[
+    ("moving::impossible_sizes_are_errors", impossible_sizes_are_errors),
     (
         "moving::all_that_is_known_comes_along",
         all_that_is_known_comes_along,
@@ -116,6 +117,25 @@ fn all_that_is_known_comes_along() {
         []
     );
     assert!(base.path().join("nix/store").join(top.base_name()).exists());
+}
+
+/// Rows may claim any size.
+fn impossible_sizes_are_errors() {
+    let (_base, mut from) = elsewhere();
+    let chain = chain(&mut from);
+    for path in &chain {
+        let mut wrong = info(&from.metadata(), path);
+        wrong.nar_size = i64::MAX.unsigned_abs();
+        from.register(&[wrong]).unwrap();
+    }
+    let (_other, mut to) = elsewhere();
+    let error = copy(&mut to, &from, &[&chain[2]], &CopyOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::SizeMismatch { .. }), "{error}");
+    assert_eq!(to.metadata().count().unwrap(), 0);
+    let mut stream = Vec::new();
+    view(&from)
+        .export(&chain, &mut stream, &Watch::default())
+        .unwrap();
 }
 
 fn single_paths_need_their_references() {

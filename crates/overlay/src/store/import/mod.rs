@@ -43,6 +43,11 @@ fn max_objects() -> usize {
     (files / 2).clamp(1, MAX_OBJECTS) as usize
 }
 
+/// The sizes of archives together, whatever impossible sizes rows claim.
+pub(crate) fn total_size<'info>(infos: impl Iterator<Item = &'info PathInfo>) -> u64 {
+    infos.fold(0, |total, info| total.saturating_add(info.nar_size))
+}
+
 /// An object that is to be added, and what is known of it.
 ///
 /// Whether the object was built here ([`PathInfo::ultimate`]) is not taken over: elsewhere is not here. A registration
@@ -123,7 +128,7 @@ impl<'a> Meter<'a> {
             .expect("no thread panics while it holds the lock");
         progress.done += 1;
         progress.all = progress.all.max(progress.done);
-        progress.bytes += bytes;
+        progress.bytes = progress.bytes.saturating_add(bytes);
         self.watch.progress(&progress);
     }
 }
@@ -163,7 +168,7 @@ impl Store {
         objects: Vec<NewObject<'_>>,
         signatures: SignatureCheck,
     ) -> Result<Vec<Imported>> {
-        let bytes = objects.iter().map(|object| object.info.nar_size).sum();
+        let bytes = total_size(objects.iter().map(|object| &object.info));
         let watch = self.options.watch.clone();
         let meter = Meter::new(&watch, objects.len() as u64, Some(bytes));
         self.add_in_batches(objects.into_iter(), signatures, &meter)
@@ -178,14 +183,14 @@ impl Store {
         let mut imported = Vec::new();
         loop {
             let mut batch = Vec::new();
-            let mut bytes = 0;
+            let mut bytes = 0_u64;
             while batch.len() < max_objects() && bytes < MAX_BYTES {
                 let Some(NewObject { mut info, source }) = objects.next() else {
                     break;
                 };
                 self.require_signature(&info, signatures)?;
                 info.ultimate = false;
-                bytes += info.nar_size;
+                bytes = bytes.saturating_add(info.nar_size);
                 batch.push(Arriving {
                     info,
                     nar_is_known: true,
