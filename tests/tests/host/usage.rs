@@ -18,7 +18,7 @@ pub(crate) fn register(suite: &mut Suite) {
     );
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "status",
     "check-mount",
     "mount",
@@ -34,6 +34,7 @@ const COMMANDS: [&str; 17] = [
     "dump",
     "restore",
     "delete",
+    "gc",
     "add-root",
     "verify",
 ];
