@@ -19,6 +19,7 @@ pub(crate) fn register(suite: &mut Suite) {
 }
 
 const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 18] = [
     "status",
     "check-mount",
     "mount",
@@ -37,6 +38,7 @@ const COMMANDS: [&str; 24] = [
     "import",
     "copy",
     "delete",
+    "gc",
     "add-root",
     "verify",
     "sign",

@@ -128,7 +128,10 @@ fn impossible_rows_are_read_or_refused() {
             "UPDATE ValidPaths SET path = x'00' WHERE path LIKE '%-base'",
             "ValidPaths.path",
         ),
-        ("UPDATE Refs SET reference = 'one'", "Refs.reference"),
+        (
+            "UPDATE Refs SET reference = 'one' WHERE rowid = (SELECT min(rowid) FROM Refs)",
+            "Refs.reference",
+        ),
     ] {
         let error = spoilt(statements).unwrap_err();
         assert!(error.contains(expected), "{statements}: {error}");
