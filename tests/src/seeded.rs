@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbers that look random and are the same in every run.
 
-/// A generator (`SplitMix64`): too weak for secrets, good enough for shapes and contents.
+/// A generator (`SplitMix64`): too weak for secrets, good enough for shapes, contents and choices.
 #[derive(Debug, Clone)]
-pub(crate) struct Seeded(u64);
+pub struct Seeded(u64);
 
 impl Seeded {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The numbers of a seed, from the first one on.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// The next number.
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,19 +22,26 @@ impl Seeded {
     }
 
     /// A number below `limit`, which is not 0.
-    pub(crate) fn below(&mut self, limit: u32) -> u32 {
-        let scaled = (u64::from(u32::MAX) & self.next()) * u64::from(limit);
+    pub fn below(&mut self, limit: u32) -> u32 {
+        let scaled = (u64::from(u32::MAX) & self.number()) * u64::from(limit);
         u32::try_from(scaled >> 32).unwrap_or(0)
     }
 
     /// True in `percent` of 100 cases.
-    pub(crate) fn chance(&mut self, percent: u32) -> bool {
+    pub fn chance(&mut self, percent: u32) -> bool {
         self.below(100) < percent
     }
 
-    pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
+    /// One of several values, of which there is at least one.
+    pub fn choose<'a, T>(&mut self, values: &'a [T]) -> &'a T {
+        let count = u32::try_from(values.len()).unwrap_or(u32::MAX);
+        &values[self.below(count) as usize]
+    }
+
+    /// Fills bytes.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            let value = self.next().to_le_bytes();
+            let value = self.number().to_le_bytes();
             chunk.copy_from_slice(&value[..chunk.len()]);
         }
     }
@@ -45,12 +55,12 @@ mod tests {
     fn a_seed_gives_the_same_numbers_again() {
         let numbers = |seed| {
             let mut seeded = Seeded::new(seed);
-            [seeded.next(), seeded.next()]
+            [seeded.number(), seeded.number()]
         };
         assert_eq!(numbers(1), numbers(1));
         assert_ne!(numbers(1), numbers(2));
         // Of the published algorithm.
-        assert_eq!(Seeded::new(0).next(), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(Seeded::new(0).number(), 0xe220_a839_7b1d_cdaf);
     }
 
     #[test]
