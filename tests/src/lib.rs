@@ -45,7 +45,7 @@ pub use overlay_mount::OverlayMount;
 pub use program::{program_path, superpose, superpose_crashing_at};
 pub use running::Running;
 pub use scratch::Scratch;
-pub use seeded::Seeded;
+pub use seeded::{Seeded, seed};
 pub use small_disk::SmallDisk;
 pub use stock_nix::StockNix;
 pub use suite::{Suite, Tier};

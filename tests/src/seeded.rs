@@ -1,9 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Numbers that look random and are the same in every run.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
 /// A generator (`SplitMix64`): too weak for secrets, good enough for shapes, contents and choices.
 #[derive(Debug, Clone)]
 pub struct Seeded(u64);
+
+/// Chooses the seed of what is random in a suite, so that a run can be made again.
+const SEED: &str = "SUPERPOSE_SEED";
+
+/// The seed of this run: the one that the environment names, or another each time.
+///
+/// # Errors
+/// If the environment names none that is a number.
+pub fn seed() -> Result<u64> {
+    match std::env::var(SEED) {
+        Ok(text) => text.parse().with_context(|| format!("{SEED}={text}")),
+        Err(_) => {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH)?;
+            Ok(u64::from(since.subsec_nanos()) ^ since.as_secs())
+        }
+    }
+}
 
 impl Seeded {
     /// The numbers of a seed, from the first one on.

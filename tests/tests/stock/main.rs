@@ -10,6 +10,7 @@ mod mounts;
 mod overlay_stores;
 mod smoke;
 mod together;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     local_stores::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
+    turns::register(&mut suite);
     mounts::register(&mut suite);
     deviations::register(&mut suite);
     deleting::register(&mut suite);
