@@ -5,6 +5,7 @@
 mod bad_databases;
 mod bad_urls;
 mod local_store;
+mod long_work;
 mod object;
 mod odd_names;
 mod references;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     usage::register(&mut suite);
     local_store::register(&mut suite);
+    long_work::register(&mut suite);
     references::register(&mut suite);
     bad_urls::register(&mut suite);
     bad_databases::register(&mut suite);
