@@ -11,6 +11,7 @@ mod manual;
 mod nested;
 mod readme;
 mod smoke;
+mod stress;
 mod verifying;
 
 use std::process::ExitCode;
@@ -29,5 +30,6 @@ fn main() -> ExitCode {
     readme::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
+    stress::register(&mut suite);
     suite.run()
 }

@@ -9,6 +9,7 @@ mod local_stores;
 mod mounts;
 mod overlay_stores;
 mod smoke;
+mod stress;
 mod together;
 mod turns;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     turns::register(&mut suite);
+    stress::register(&mut suite);
     mounts::register(&mut suite);
     deviations::register(&mut suite);
     deleting::register(&mut suite);
