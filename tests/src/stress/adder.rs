@@ -163,6 +163,7 @@ impl<'a> Adder<'a> {
         object
             .content
             .expect_at(&self.ground.seen(&object.path))
+            .with_context(|| self.ground.describe(&object.path))
             .context("right after it was added")?;
         self.ground.published.add(&object);
         self.kept.push((object, link));

@@ -143,6 +143,25 @@ impl Ground {
         self.layers.merged().join(base(path))
     }
 
+    /// What is known of an object that something is wrong with.
+    pub(super) fn describe(&self, path: &str) -> String {
+        let name = base(path);
+        let look = |dir: PathBuf| match fs::symlink_metadata(dir.join(name)) {
+            Ok(found) => format!("{:?}", found.file_type()),
+            Err(error) => error.to_string(),
+        };
+        let row = self
+            .superpose()
+            .and_then(|superpose| superpose.args(["path-info", "--layer", path]).run());
+        format!(
+            "{path}: upper layer: {}; lower store: {}; merged view: {}; {}",
+            look(self.layers.upper()),
+            look(self.layers.lower_dir()),
+            look(self.layers.merged()),
+            row.map_or_else(|error| error.to_string(), |row| row.to_string())
+        )
+    }
+
     /// An object that is kept, of either layer.
     pub(super) fn any_object(&self, seeded: &mut Seeded) -> Arc<Object> {
         let below = Arc::clone(seeded.choose(&self.lower));

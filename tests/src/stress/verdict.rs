@@ -14,6 +14,7 @@ use super::object::Object;
 pub(super) fn judge(ground: &Ground) -> Result<()> {
     let objects = ground.published.all();
     expect_whole(ground).context("before the last collection")?;
+    drop_duplicates(ground)?;
     expect_kept(ground, &objects)?;
     ground.superpose()?.arg("gc").succeed()?;
     expect_kept(ground, &objects)?;
@@ -29,6 +30,19 @@ pub(super) fn judge(ground: &Ground) -> Result<()> {
     let whiteouts = ground.layers.whiteouts()?;
     ensure!(whiteouts.is_empty(), "whiteouts: {whiteouts:?}");
     ground.below.expect_unchanged(&ground.layers.lower())
+}
+
+/// What lies in both layers is dropped above: in the second run for certain, when the kernel has marked it.
+fn drop_duplicates(ground: &Ground) -> Result<()> {
+    for object in &ground.lower {
+        object.content.expect_at(&ground.seen(&object.path))?;
+    }
+    ground.superpose()?.arg("remount").succeed()?;
+    for _ in 0..2 {
+        ground.superpose()?.arg("optimise").succeed()?;
+        expect_kept(ground, &[])?;
+    }
+    Ok(())
 }
 
 /// Both find nothing wrong, contents included.
