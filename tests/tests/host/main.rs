@@ -9,6 +9,7 @@ mod long_work;
 mod object;
 mod odd_names;
 mod references;
+mod roots;
 mod run;
 mod smoke;
 mod usage;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     bad_urls::register(&mut suite);
     bad_databases::register(&mut suite);
     odd_names::register(&mut suite);
+    roots::register(&mut suite);
     run::register(&mut suite);
     suite.run()
 }
