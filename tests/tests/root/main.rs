@@ -8,6 +8,7 @@ mod deleting;
 mod full_disk;
 mod hooks;
 mod manual;
+mod moving_roots;
 mod nested;
 mod readme;
 mod smoke;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     hooks::register(&mut suite);
     deleting::register(&mut suite);
     full_disk::register(&mut suite);
+    moving_roots::register(&mut suite);
     nested::register(&mut suite);
     readme::register(&mut suite);
     crashes::register(&mut suite);
