@@ -12,7 +12,9 @@ mod moving;
 mod optimising;
 mod overlay_stores;
 mod smoke;
+mod stress;
 mod together;
+mod turns;
 mod verifying;
 
 use std::process::ExitCode;
@@ -25,6 +27,8 @@ fn main() -> ExitCode {
     local_stores::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
+    turns::register(&mut suite);
+    stress::register(&mut suite);
     mounts::register(&mut suite);
     moving::register(&mut suite);
     optimising::register(&mut suite);

@@ -244,16 +244,36 @@ impl Store {
     ///
     /// # Errors
     /// A path that is not valid; a link that is relative, in the store, or would replace something else than a link
-    /// into the store.
+    /// into the store. If a collector was quicker than the link, that is removed again.
+    ///
+    /// # Deviation
+    /// Nix does not look again when the link is there: its own collector may have looked for links before, and for
+    /// temporary roots after that process ended.
     pub fn add_root(&self, link: &Path, path: &StorePath) -> Result<()> {
-        self.add_temp_roots(std::slice::from_ref(path))?;
-        if self.valid_in(std::slice::from_ref(path))?[0].is_none() {
-            return Err(superpose_metadata::Error::NotValid {
+        let paths = std::slice::from_ref(path);
+        self.add_temp_roots(paths)?;
+        self.require_valid(path)?;
+        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path)?;
+        let kept = self
+            .temp_roots
+            .confirm(paths, self.options.wait(), &mut |_| {
+                tracing::info!("waiting for a garbage collection to hear of a root");
+            })
+            .and_then(|()| self.require_valid(path));
+        if kept.is_err() {
+            roots::add::remove_root(self.dir(), link, path);
+        }
+        kept
+    }
+
+    fn require_valid(&self, path: &StorePath) -> Result<()> {
+        match self.valid_in(std::slice::from_ref(path))?[0] {
+            Some(_) => Ok(()),
+            None => Err(superpose_metadata::Error::NotValid {
                 path: self.dir().join(path),
             }
-            .into());
+            .into()),
         }
-        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path).map(drop)
     }
 
     /// The directories in which the objects of this store are seen, beside the logical store directory.
