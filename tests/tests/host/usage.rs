@@ -18,8 +18,7 @@ pub(crate) fn register(suite: &mut Suite) {
     );
 }
 
-const COMMANDS: [&str; 24] = [
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 26] = [
     "status",
     "check-mount",
     "mount",
@@ -40,6 +39,7 @@ const COMMANDS: [&str; 18] = [
     "delete",
     "gc",
     "add-root",
+    "optimise",
     "verify",
     "sign",
     "dump-db",
