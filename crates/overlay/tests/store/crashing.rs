@@ -100,7 +100,7 @@ pub(crate) fn child() -> Option<ExitCode> {
     options.crash_points = CrashPoints::abort_at(n);
     let stream = match &layout {
         Layout::Overlay(overlay) => overlay.upper_layer.with_file_name("stream"),
-        Layout::Local(_) => panic!("a stage is an overlay store"),
+        Layout::Local(local) => local.settings.real_dir.with_file_name("stream"),
     };
     let mut store = Store::open(layout, options).unwrap();
     match operation.as_str() {
@@ -349,6 +349,9 @@ fn a_deletion_is_not_begun_or_finished() {
     panic!("the child never came to its end");
 }
 
+/// SHA-256 of the archive of a file that holds `x`, by which a link to it is called.
+const HASH_OF_X: &str = "0rsv7kag23nvdpy4500mv2m0b4sm4c8fkgqrfsrmv1kgk77bi81c";
+
 /// The objects of a deletion, all dead, beside one that lives, junk, an unused link, and what a crash has left.
 fn objects_to_collect() -> (Stage, [StorePath; 3], StorePath) {
     let (stage, paths) = objects_to_delete();
@@ -358,7 +361,8 @@ fn objects_to_collect() -> (Stage, [StorePath; 3], StorePath) {
     drop(store);
     let upper = stage.upper_dir();
     fs::create_dir(upper.join(".links")).unwrap();
-    for name in [".links/unused", &format!("{}-left.lock", "0".repeat(32))] {
+    let unused = format!(".links/{HASH_OF_X}");
+    for name in [&unused, &format!("{}-left.lock", "0".repeat(32))] {
         fs::write(upper.join(name), "x").unwrap();
     }
     stage.open().refresh_mount().unwrap();
