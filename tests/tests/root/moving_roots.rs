@@ -32,10 +32,10 @@ fn a_temporary_root_that_becomes_a_link_is_not_missed() -> Result<()> {
     let owner = File::create(&temporary)?;
     flock(&owner, FlockOperation::LockExclusive)?;
     fs::write(&temporary, format!("{path}\0"))?;
-    // The first time the directory is opened is when the store is.
+    // Before that the directory is opened twice: to make sure that it is there, and to look for what was interrupted.
     let mut collector = Invocation::new("strace")
         .args(["-f", "-qq", "-P", "temproots", "-e", "trace=openat", "-e"])
-        .arg(format!("inject=openat:delay_enter={DELAY}:when=2"))
+        .arg(format!("inject=openat:delay_enter={DELAY}:when=3"))
         .arg(program_path()?)
         .arg("--store")
         .arg(layers.lower_url())
