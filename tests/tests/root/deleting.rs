@@ -60,10 +60,14 @@ impl Mounted {
             .succeed()?
             .json()?;
         below.expect_unchanged(&self.layers.lower())?;
-        self.layers
-            .superpose()?
-            .args(["verify", "--check-contents"])
-            .succeed()?;
+        let verify = self.layers.superpose()?;
+        let report = verify
+            .args(["verify", "--check-contents", "--json"])
+            .run()?
+            .json()?;
+        // Junk that a trial has put there stays, and is told.
+        let mut faults = report["faults"].as_array().into_iter().flatten();
+        ensure!(faults.all(|fault| fault["fault"] == "foreign-name"), "{report}");
         Ok(deleted)
     }
 

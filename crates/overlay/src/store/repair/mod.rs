@@ -35,7 +35,7 @@ pub enum Obstacle {
         url: String,
     },
     /// The other store has something else under this path.
-    #[error("'{url}' has another one: expected {expected:?}, found {found:?}")]
+    #[error("'{url}' has another one: expected {expected}, found {found}")]
     OtherInSource {
         /// The other store.
         url: String,
@@ -45,7 +45,7 @@ pub enum Obstacle {
         found: Hash,
     },
     /// The object of the other store is not what was registered there.
-    #[error("the one in '{url}' is modified itself: expected {expected:?}, found {found:?}")]
+    #[error("the one in '{url}' is modified itself: expected {expected}, found {found}")]
     ModifiedInSource {
         /// The other store.
         url: String,
