@@ -11,6 +11,7 @@ mod amounts;
 mod arriving;
 mod collecting;
 mod collecting_beside;
+mod collecting_repaired;
 mod comparing;
 mod crashing;
 mod crashing_optimise;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         amounts::TRIALS,
         collecting::TRIALS,
         collecting_beside::TRIALS,
+        collecting_repaired::TRIALS,
         comparing::TRIALS,
         crashing::TRIALS,
         crashing_optimise::TRIALS,

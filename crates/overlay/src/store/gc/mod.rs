@@ -9,6 +9,7 @@
 //! temporary roots, then the roots, then the database, then the layer. Whoever adds an object has made it a temporary
 //! root before. So it is in the file that is read, or was heard, or its row was there when the database was read.
 
+mod differing;
 mod judge;
 mod layer;
 mod links;
@@ -169,6 +170,7 @@ impl Store {
         let mut judge = judge(&graph, options, kept);
         let Layer { fd: layer, path } = self.layer();
         let contents = Contents::of(layer, path, &graph)?;
+        self.keep_differing(&graph, &mut judge, &contents, kept)?;
         let idle = IdleJunk::of(self.real.fd(), &contents.junk);
         let mut known = 0;
         let selected = loop {
@@ -212,8 +214,9 @@ impl Store {
         let Layer { fd: layer, path } = self.layer();
         let contents = Contents::of(layer, path, &graph)?;
         // The roots come last: who has added something since the database was read protects it still, or has ended.
-        let kept = self.kept(Stale::Report)?;
-        let judge = judge(&graph, options, &kept);
+        let mut kept = self.kept(Stale::Report)?;
+        let mut judge = judge(&graph, options, &kept);
+        self.keep_differing(&graph, &mut judge, &contents, &mut kept)?;
         if options.action == CollectAction::ListAlive {
             let nodes: Vec<u32> = graph.nodes().filter(|&node| judge.is_alive(node)).collect();
             let mut alive: Vec<StorePath> = self.paths_of(&graph, &nodes)?.into_iter().flatten().collect();

@@ -25,7 +25,7 @@ use super::report::{Kept, Modified, Reason};
 use crate::crash::CrashPoint;
 use crate::journal::{Intent, Moved, Via};
 use crate::roots::Stale;
-use crate::store::layer::{Entry, Identity, stat_in};
+use crate::store::layer::{Identity, stat_in};
 use crate::upper_layer::Layer;
 use crate::watch::{Doing, Progress};
 use crate::{Error, Result, temp_roots};
@@ -68,10 +68,24 @@ struct Candidate {
 }
 
 impl Store {
-    /// Finds the objects of the layer that the lower store has too, and compares them. Nothing is changed.
-    pub(super) fn find_duplicates(&self, entries: &[Entry], threads: NonZero<usize>) -> Result<Duplicates> {
+    /// Those of the paths that the lower store has too, and not surely with the same contents.
+    pub(in crate::store) fn differing(
+        &self,
+        paths: Vec<StorePath>,
+        threads: NonZero<usize>,
+    ) -> Result<Vec<StorePath>> {
+        let found = self.find_duplicates(paths, threads)?;
+        Ok(found.kept.into_iter().map(|kept| kept.path).collect())
+    }
+
+    /// Finds those of the paths, all of them in the layer, that the lower store has too, and compares the objects. Nothing
+    /// is changed.
+    pub(super) fn find_duplicates(
+        &self,
+        paths: Vec<StorePath>,
+        threads: NonZero<usize>,
+    ) -> Result<Duplicates> {
         let below = self.overlay()?;
-        let paths: Vec<StorePath> = entries.iter().map(|entry| entry.path.clone()).collect();
         let valid = below.lower.are_valid(&paths)?;
         let shared: Vec<StorePath> = paths
             .into_iter()

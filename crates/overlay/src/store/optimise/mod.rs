@@ -124,7 +124,8 @@ impl Store {
         let mut entries = self.layer().entries()?;
         let mut freed_names = false;
         if about != Duplicated::Files {
-            let found = self.find_duplicates(&entries, options.threads)?;
+            let paths = entries.iter().map(|entry| entry.path.clone()).collect();
+            let found = self.find_duplicates(paths, options.threads)?;
             report.kept = found.kept;
             if options.effect == Effect::Foresee {
                 report.dropped = found.same.into_iter().map(|duplicate| duplicate.path).collect();
