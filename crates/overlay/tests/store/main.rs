@@ -13,10 +13,12 @@ mod deleting;
 mod guarding;
 mod knowing;
 mod linking;
+mod linking_refused;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
 mod optimising;
+mod optimising_beside;
 mod stage;
 mod verifying;
 
@@ -34,8 +36,10 @@ fn main() -> ExitCode {
         guarding::TRIALS,
         knowing::TRIALS,
         linking::TRIALS,
+        linking_refused::TRIALS,
         opening::TRIALS,
         optimising::TRIALS,
+        optimising_beside::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
