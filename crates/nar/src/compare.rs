@@ -352,7 +352,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Reads until there is no more room or no more file, and checks that the file is as long as it was.
+    /// Reads until there is no more room or no more file, and checks that the file is as long as it was. (What a regular
+    /// file gives at once is all that it has, if that is less than was asked for.)
     fn fill(
         &self,
         side: Side,
@@ -368,10 +369,10 @@ impl Walk<'_> {
         while filled < room {
             let read = rustix::io::retry_on_intr(|| rustix::io::read(file, &mut buffer[filled..room]))
                 .map_err(|errno| self.failed(side, "read the file", errno))?;
-            if read == 0 {
+            filled += read;
+            if read == 0 || (filled < room && offset + filled as u64 == size) {
                 break;
             }
-            filled += read;
         }
         let end = offset + filled as u64;
         if end > size || (filled < room && end < size) {

@@ -22,12 +22,14 @@ mod importing;
 mod knowing;
 mod leaving;
 mod linking;
+mod linking_refused;
 mod merging;
 mod moving;
 #[path = "../namespace/mod.rs"]
 mod namespace;
 mod opening;
 mod optimising;
+mod optimising_beside;
 mod repairing;
 mod stage;
 mod verifying;
@@ -54,10 +56,12 @@ fn main() -> ExitCode {
         knowing::TRIALS,
         leaving::TRIALS,
         linking::TRIALS,
+        linking_refused::TRIALS,
         merging::TRIALS,
         moving::TRIALS,
         opening::TRIALS,
         optimising::TRIALS,
+        optimising_beside::TRIALS,
         repairing::TRIALS,
         verifying::TRIALS,
     ]

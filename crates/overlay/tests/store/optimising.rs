@@ -5,20 +5,15 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use superpose_overlay::metadata::{Database, OpenDatabase};
 use superpose_overlay::store_path::{Hash, StoreDir, StorePath, StoreReference};
 use superpose_overlay::{
-    Doing, Duplicated, Effect, Error, Kept, Layer, OpenOptions, OptimiseOptions, Optimised, Progress, Reason,
-    Store, Watch, Watcher, is_interrupted,
+    Duplicated, Error, Kept, Layer, OpenOptions, OptimiseOptions, Optimised, Reason, Store, is_interrupted,
 };
 
-use crate::crashing::traced;
 use crate::namespace::Named;
-use crate::stage::{Stage, Tree, add_text, add_tree, is_valid, resolve, tree};
+use crate::stage::{Stage, add_text, add_tree, is_valid, resolve};
 
 pub(crate) const TRIALS: &[Named] = &[
     (
@@ -43,14 +38,6 @@ pub(crate) const TRIALS: &[Named] = &[
     ),
     ("optimising::rows_that_differ_are_left", rows_that_differ_are_left),
     (
-        "optimising::what_is_replaced_meanwhile_is_left",
-        what_is_replaced_meanwhile_is_left,
-    ),
-    (
-        "optimising::what_is_being_added_is_left",
-        what_is_being_added_is_left,
-    ),
-    (
         "optimising::several_copies_below_are_left",
         several_copies_below_are_left,
     ),
@@ -62,23 +49,6 @@ pub(crate) const TRIALS: &[Named] = &[
         "optimising::whiteouts_and_junk_are_left",
         whiteouts_and_junk_are_left,
     ),
-    ("optimising::a_dry_run_changes_nothing", a_dry_run_changes_nothing),
-    (
-        "optimising::it_stops_where_nothing_is_done",
-        it_stops_where_nothing_is_done,
-    ),
-    (
-        "optimising::the_lock_is_taken_alone_for_changes_only",
-        the_lock_is_taken_alone_for_changes_only,
-    ),
-    (
-        "optimising::a_mount_that_cannot_be_refreshed_refuses_first",
-        a_mount_that_cannot_be_refreshed_refuses_first,
-    ),
-    (
-        "optimising::the_intent_comes_first_and_the_remount_after_all",
-        the_intent_comes_first_and_the_remount_after_all,
-    ),
     (
         "optimising::a_local_store_has_no_duplicate_objects",
         a_local_store_has_no_duplicate_objects,
@@ -86,7 +56,7 @@ pub(crate) const TRIALS: &[Named] = &[
 ];
 
 /// The contents of the tree that is in both layers.
-const FILES: &[(&str, &str)] = &[("a", "1"), ("d/b", "2")];
+pub(crate) const FILES: &[(&str, &str)] = &[("a", "1"), ("d/b", "2")];
 
 fn only_objects() -> OptimiseOptions {
     OptimiseOptions::default().with_duplicated(Duplicated::Objects)
@@ -115,7 +85,7 @@ pub(crate) fn with_duplicates() -> (Stage, [StorePath; 2]) {
     (stage, paths)
 }
 
-fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
+pub(crate) fn sorted(paths: &[StorePath]) -> Vec<StorePath> {
     let mut paths = paths.to_vec();
     paths.sort();
     paths
@@ -126,7 +96,7 @@ fn modify(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-fn the_only(report: Optimised) -> Kept {
+pub(crate) fn the_only(report: Optimised) -> Kept {
     let [kept] = <[Kept; 1]>::try_from(report.kept).unwrap();
     kept
 }
@@ -256,86 +226,6 @@ fn rows_that_differ_are_left() {
     assert!(stage.upper_names().contains(&path.to_string()));
 }
 
-/// Does something once, as soon as all objects are compared.
-struct WhenCompared(Mutex<Option<Box<dyn FnOnce() + Send>>>);
-
-impl std::fmt::Debug for WhenCompared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WhenCompared")
-    }
-}
-
-impl Watcher for WhenCompared {
-    fn progress(&self, progress: &Progress) {
-        if progress.doing == Doing::Comparing
-            && progress.done == progress.all
-            && let Some(act) = self.0.lock().unwrap().take()
-        {
-            act();
-        }
-    }
-}
-
-fn when_compared(act: impl FnOnce() + Send + 'static) -> OpenOptions {
-    let mut options = OpenOptions::default();
-    options.watch = Watch::new(Arc::new(WhenCompared(Mutex::new(Some(Box::new(act))))));
-    options
-}
-
-/// Another process replaces the lower object between the comparison and the drop.
-fn what_is_replaced_meanwhile_is_left() {
-    for layer in [Layer::Lower, Layer::Upper] {
-        let (stage, [path, text]) = with_duplicates();
-        let object = match layer {
-            Layer::Lower => stage.lower_dir(),
-            Layer::Upper => stage.upper_dir(),
-        }
-        .join(path.base_name());
-        let aside = stage.path("aside");
-        let options = when_compared(move || {
-            fs::rename(&object, aside).unwrap();
-            fs::create_dir(&object).unwrap();
-            fs::write(object.join("a"), "other").unwrap();
-        });
-        let report = optimise(&mut stage.open_with(options));
-        assert_eq!(report.dropped, [text]);
-        let kept = the_only(report);
-        assert!(
-            matches!(kept.reason, Reason::Changed) && !kept.reason.is_fault(),
-            "{kept:?}"
-        );
-        assert!(stage.upper_dir().join(path.base_name()).exists());
-    }
-}
-
-/// An object without a row is being added if a temporary root protects it, and a left-over if not.
-fn what_is_being_added_is_left() {
-    let mut below = None;
-    let stage = Stage::over(|lower| below = Some(add_tree(lower, "tree", FILES)));
-    let path = below.unwrap();
-    let copy = stage.upper_dir().join(path.base_name());
-    fs::create_dir_all(copy.join("d")).unwrap();
-    for (name, text) in FILES {
-        fs::write(copy.join(name), text).unwrap();
-    }
-    let adder = stage.open();
-    adder.add_temp_roots(std::slice::from_ref(&path)).unwrap();
-    let kept = the_only(optimise(&mut stage.open()));
-    assert!(
-        matches!(kept.reason, Reason::InUse) && !kept.reason.is_fault(),
-        "{kept:?}"
-    );
-    assert!(copy.join("d/b").exists());
-    drop(adder);
-    assert_eq!(optimise(&mut stage.open()).dropped, [path]);
-    assert!(!copy.exists());
-    assert_eq!(
-        stage.open().upper_metadata().count().unwrap(),
-        0,
-        "no row is made"
-    );
-}
-
 /// What would show of a name that two lower directories have is the union of both.
 fn several_copies_below_are_left() {
     let middle = Stage::over(|_| {});
@@ -408,155 +298,6 @@ fn whiteouts_and_junk_are_left() {
     assert_eq!((report.dropped, report.kept.len()), (vec![path], 0));
     let names = stage.upper_names();
     assert_eq!(names, [text.base_name(), "tmp-1-1"]);
-}
-
-/// Everything of the store but the files that every process makes.
-fn everything(stage: &Stage) -> [Tree; 2] {
-    let mut state = tree(&stage.state_dir());
-    state.retain(|name, _| !name.starts_with("temproots") && !name.ends_with("db.sqlite-shm"));
-    [tree(&stage.upper_dir()), state]
-}
-
-fn a_dry_run_changes_nothing() {
-    let (stage, paths) = with_duplicates();
-    for name in ["one", "two"] {
-        drop(add_tree(&mut stage.open(), name, &[("file", "the same in both")]));
-    }
-    drop(stage.open());
-    drop(stage.open().verify(&superpose_overlay::VerifyOptions::default()));
-    let before = everything(&stage);
-    let mut store = stage.open();
-    let report = store
-        .optimise(&OptimiseOptions::default().with_effect(Effect::Foresee))
-        .unwrap();
-    assert_eq!(report.dropped, sorted(&paths));
-    assert_eq!(report.linked, 1);
-    assert!(report.bytes_linked > 0 && !report.remounted);
-    drop(store);
-    assert!(everything(&stage) == before, "a dry run is a question");
-    let report = optimise(&mut stage.open());
-    assert_eq!((report.dropped.len(), report.linked), (2, 1), "what was foreseen");
-}
-
-#[derive(Debug)]
-struct Impatient;
-
-impl Watcher for Impatient {
-    fn wants_to_stop(&self) -> bool {
-        true
-    }
-}
-
-fn it_stops_where_nothing_is_done() {
-    let (stage, _) = with_duplicates();
-    let mut options = OpenOptions::default();
-    options.watch = Watch::new(Arc::new(Impatient));
-    let before = tree(&stage.upper_dir());
-    let error = stage
-        .open_with(options)
-        .optimise(&OptimiseOptions::default())
-        .unwrap_err();
-    assert!(matches!(error, Error::Stopped), "{error}");
-    assert_eq!(tree(&stage.upper_dir()), before);
-    assert_eq!(optimise(&mut stage.open()).dropped.len(), 2);
-}
-
-fn the_lock_is_taken_alone_for_changes_only() {
-    let (stage, _) = with_duplicates();
-    let lock = || {
-        let path = stage.state_dir().join("gc.lock");
-        let file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        file.unwrap()
-    };
-    // Comparing lets others add, and keeps collectors away.
-    let seen = lock();
-    let state = stage.state_dir();
-    let mut options = when_compared(move || {
-        let probe = File::open(state.join("gc.lock")).unwrap();
-        flock(&probe, FlockOperation::NonBlockingLockShared).unwrap();
-        flock(&probe, FlockOperation::NonBlockingLockExclusive).unwrap_err();
-        // Held now, so that the changes have to wait.
-        flock(&seen, FlockOperation::NonBlockingLockShared).unwrap();
-        std::mem::forget(seen);
-    });
-    options.wait_limit = Some(Duration::from_millis(50));
-    let before = tree(&stage.upper_dir());
-    let error = stage
-        .open_with(options)
-        .optimise(&OptimiseOptions::default())
-        .unwrap_err();
-    assert!(matches!(error, Error::LockHeld { .. }), "{error}");
-    assert_eq!(tree(&stage.upper_dir()), before);
-    assert!(!is_interrupted(&stage.state_dir()).unwrap());
-}
-
-/// The check of the mount is off, and there is none: nothing may be done that needs one afterwards.
-fn a_mount_that_cannot_be_refreshed_refuses_first() {
-    let (stage, [path, _]) = with_duplicates();
-    for name in ["one", "two"] {
-        drop(add_tree(&mut stage.open(), name, &[("file", "the same in both")]));
-    }
-    superpose_overlay::mounting::unmount(&stage.merged_dir(), superpose_overlay::mounting::Detach::Lazily)
-        .unwrap();
-    let layout = resolve(&stage.reference().with_param("check-mount", b"false"));
-    let mut store = Store::open(layout, OpenOptions::default()).unwrap();
-    let before = tree(&stage.upper_dir());
-    for duplicated in [Duplicated::Objects, Duplicated::Files] {
-        let options = OptimiseOptions::default().with_duplicated(duplicated);
-        store.optimise(&options).unwrap_err();
-    }
-    assert_eq!(tree(&stage.upper_dir()), before);
-    assert!(stage.upper_dir().join(path.base_name()).exists());
-    assert!(!is_interrupted(&stage.state_dir()).unwrap());
-}
-
-fn the_intent_comes_first_and_the_remount_after_all() {
-    let (stage, _) = with_duplicates();
-    for name in ["one", "two"] {
-        drop(add_tree(&mut stage.open(), name, &[("file", "the same in both")]));
-    }
-    let Some(trace) = traced(&stage, "optimise", &[]) else {
-        assert!(
-            std::env::var_os("SUPERPOSE_REQUIRE").is_none(),
-            "strace is not installed"
-        );
-        return;
-    };
-    let positions = |line: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        let found = trace.iter().enumerate().filter(|(_, text)| line(text));
-        found.map(|(place, _)| place).collect()
-    };
-    let intents = positions(&|line| line.contains("sync(") && line.contains("/journal>"));
-    let moves = positions(&|line| line.contains("renameat") && line.contains("/trash>"));
-    let links = positions(&|line| line.contains("renameat") && line.contains("\"file\""));
-    let layers = positions(&|line| line.contains("syncfs("));
-    let remounts = positions(&|line| line.contains("FSCONFIG_CMD_RECONFIGURE"));
-    // Each half: begun and closed with a sync, and one remount for all of it.
-    assert_eq!(
-        (intents.len(), remounts.len(), layers.len()),
-        (4, 2, 2),
-        "{trace:#?}"
-    );
-    // One of the moves is the probe of the trash.
-    assert!(
-        moves.len() >= 3 && moves[moves.len() - 2] > intents[0],
-        "{trace:#?}"
-    );
-    assert!(moves.iter().all(|moved| *moved < remounts[0]), "{trace:#?}");
-    assert!(remounts[0] < intents[1] && intents[1] < intents[2], "{trace:#?}");
-    assert!(
-        intents[2] < layers[0] && layers[0] < links[0],
-        "what is linked to is on the disk first"
-    );
-    assert!(
-        links[links.len() - 1] < layers[1] && layers[1] < remounts[1],
-        "{trace:#?}"
-    );
-    assert!(remounts[1] < intents[3], "{trace:#?}");
 }
 
 fn a_local_store_has_no_duplicate_objects() {

@@ -115,10 +115,12 @@ impl Store {
     /// in an overlay store. Of files it also links empty ones and symbolic links, which gives back no blocks.
     pub fn optimise(&mut self, options: &OptimiseOptions) -> Result<Optimised> {
         let mut report = Optimised::default();
-        let about = match (options.duplicated, &self.below) {
-            (Duplicated::Everything, None) => Duplicated::Files,
-            (Duplicated::Objects, None) => return Err(self.overlay().err().unwrap_or(Error::Stopped)),
-            (about, _) => about,
+        if options.duplicated == Duplicated::Objects {
+            self.overlay()?;
+        }
+        let about = match self.below {
+            Some(_) => options.duplicated,
+            None => Duplicated::Files,
         };
         let mut lock = Some(self.reader_lock()?);
         let mut entries = self.layer().entries()?;
