@@ -45,7 +45,10 @@ impl Store {
         if outside.is_empty() {
             return Ok(());
         }
-        let nodes: Vec<u32> = judge.dead().filter(|&node| contents.present.contains(node)).collect();
+        let nodes: Vec<u32> = judge
+            .dead()
+            .filter(|&node| contents.present.contains(node))
+            .collect();
         let registered = self.paths_of(graph, &nodes)?.into_iter().flatten();
         let unregistered = contents.unregistered.iter().filter(|path| !kept.keeps(path));
         let mut in_both = Vec::new();
