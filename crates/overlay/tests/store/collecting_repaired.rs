@@ -62,13 +62,13 @@ fn an_equal_copy_goes_whoever_needs_it() {
         made = Some((add_text(lower, "user", "u", &[&library]), library));
     });
     let (user, library) = made.unwrap();
-    let mut store = stage.open();
+    let store = stage.open();
     store.add_root(&stage.path("result"), &user).unwrap();
     drop(store);
     lay_above(&stage, &library, FILES);
     let mut store = stage.open();
     let collected = store.collect(&CollectOptions::default()).unwrap();
-    assert_eq!(collected.deleted, [library.clone()]);
+    assert_eq!(collected.deleted, std::slice::from_ref(&library));
     let file = stage.merged_dir().join(library.base_name()).join("d/b");
     assert_eq!(fs::read_to_string(file).unwrap(), "2");
 }
