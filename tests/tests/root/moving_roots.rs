@@ -18,10 +18,10 @@ pub(crate) fn register(suite: &mut Suite) {
     );
 }
 
-/// How long the collector takes to open the directory of temporary roots, in microseconds, and how long it is let alone
-/// before that: whatever it looks at first, it has seen by then.
-const DELAY: u32 = 3_000_000;
-const HEAD_START: Duration = Duration::from_millis(1_000);
+/// How long it takes whenever the directory of temporary roots is opened, in microseconds, and how long the collector is
+/// let alone when it has begun: whatever it looks at before that directory it has seen by then.
+const DELAY: u32 = 1_500_000;
+const HEAD_START: Duration = Duration::from_millis(600);
 
 fn a_temporary_root_that_becomes_a_link_is_not_missed() -> Result<()> {
     let layers = Layers::new()?;
@@ -32,10 +32,9 @@ fn a_temporary_root_that_becomes_a_link_is_not_missed() -> Result<()> {
     let owner = File::create(&temporary)?;
     flock(&owner, FlockOperation::LockExclusive)?;
     fs::write(&temporary, format!("{path}\0"))?;
-    // Before that the directory is opened twice: to make sure that it is there, and to look for what was interrupted.
     let mut collector = Invocation::new("strace")
         .args(["-f", "-qq", "-P", "temproots", "-e", "trace=openat", "-e"])
-        .arg(format!("inject=openat:delay_enter={DELAY}:when=3"))
+        .arg(format!("inject=openat:delay_enter={DELAY}"))
         .arg(program_path()?)
         .arg("--store")
         .arg(layers.lower_url())
@@ -43,6 +42,7 @@ fn a_temporary_root_that_becomes_a_link_is_not_missed() -> Result<()> {
         .start()
         .context("strace is needed")?;
     let socket = state.join("gc-socket/socket");
+    // Before it looks at any root.
     collector.wait_until("it listened", || Ok(fs::symlink_metadata(&socket).is_ok()))?;
     thread::sleep(HEAD_START);
     ensure!(collector.is_running()?, "it was not delayed");

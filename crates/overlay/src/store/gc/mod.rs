@@ -251,8 +251,10 @@ impl Store {
     }
 
     fn kept(&self, stale: Stale) -> Result<Kept> {
-        let lasting = roots::lasting::find(&self.state, &self.metadata(), &self.physical(), stale)?;
+        // In this order: whoever makes a link protects the path until it is there, and may end right then. If links were
+        // looked for first, both could miss him.
         let temporary = temp_roots::scan(&self.state, self.dir(), stale)?;
+        let lasting = roots::lasting::find(&self.state, &self.metadata(), &self.physical(), stale)?;
         let temporary = temporary.roots.iter().map(|root| root.path.hash_part());
         Ok(Kept {
             lasting: lasting.into_iter().map(|root| root.path).collect(),
