@@ -18,6 +18,7 @@ mod repairing;
 mod smoke;
 mod stress;
 mod verifying;
+mod verifying_beside;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     collecting::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
+    verifying_beside::register(&mut suite);
     crashing_repairs::register(&mut suite);
     repairing::register(&mut suite);
     stress::register(&mut suite);

@@ -96,7 +96,6 @@ impl Store {
             tracing::info!(lock = %lock.display(), "waiting for a garbage collection to end");
         })?;
         let mut report = VerifyReport::default();
-        let entries = self.entries()?;
         let mut rows = Vec::new();
         self.database.for_each_valid_path(&mut |path| {
             rows.push(path);
@@ -104,6 +103,8 @@ impl Store {
         })?;
         rows.sort_unstable();
         report.rows = rows.len();
+        // After the rows: what is being added gets its row last, so that every row of before has its object in here.
+        let entries = self.entries()?;
         let subjects = self.verify_names(&rows, &entries, &mut report)?;
         drop((rows, entries));
         if options.contents == Contents::Check {

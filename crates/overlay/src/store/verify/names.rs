@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fd::AsFd;
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, Mode, OFlags, openat};
-use superpose_metadata::ArchiveInfo;
+use superpose_metadata::{ArchiveInfo, MetadataSource};
 use superpose_store_path::{Hash, HashPart, StorePath};
 
 use super::contents::{Part, Subject};
@@ -16,6 +16,7 @@ use crate::flock::{self, LockMode};
 use crate::marks::{self, Marks};
 use crate::mounting::OverlayAttributes;
 use crate::roots::Stale;
+use crate::store::layer::stat_in;
 use crate::store::{Below, Store, trash};
 use crate::survey::{Entries, EntryKind};
 use crate::upper_layer::Layer;
@@ -185,14 +186,20 @@ impl Store {
             .iter()
             .map(|root| root.path.hash_part())
             .collect();
+        let directory = self.layer().fd;
         for batch in unknown.chunks(BATCH) {
             let paths: Vec<StorePath> = batch.iter().map(|(path, _)| path.clone()).collect();
+            // Whoever does not protect what he added any more has registered it.
+            let registered = self.database.are_valid(&paths)?;
             let below = match &self.below {
                 Some(below) => read_rows(&below.lower, &paths)?,
                 None => paths.iter().map(|_| Row::Absent).collect(),
             };
-            for ((path, entry), row) in batch.iter().zip(below) {
+            for (((path, entry), row), registered) in batch.iter().zip(below).zip(registered) {
                 let has_row = rows.binary_search(path).is_ok();
+                if registered && !has_row {
+                    continue;
+                }
                 match (entry, &self.below) {
                     // Hidden, and its row above has said so.
                     (EntryKind::Whiteout, _) if has_row => {
@@ -219,6 +226,8 @@ impl Store {
                     }
                     _ if protected.contains(&path.hash_part())
                         || trash::object_of(path.base_name().as_bytes()).is_some() => {}
+                    // Scratch, or a lock: whoever used it is done.
+                    _ if is_gone(directory, path) => {}
                     _ => findings
                         .report
                         .notes
@@ -249,6 +258,11 @@ impl Store {
             )?)),
         }
     }
+}
+
+/// Whether a name that was listed is not there any more.
+fn is_gone(directory: BorrowedFd<'_>, path: &StorePath) -> bool {
+    matches!(stat_in(directory, OsStr::new(path.base_name())), Ok(None))
 }
 
 impl Findings<'_> {
