@@ -17,7 +17,8 @@ pub(crate) fn register(suite: &mut Suite) {
         a_copy_that_differs_is_a_fault_and_stays,
         a_dry_run_says_the_same_and_changes_nothing,
         many_duplicates_go_with_one_remount,
-        a_full_disk_costs_nothing
+        a_full_disk_costs_nothing,
+        a_disk_without_room_for_links_costs_nothing
     );
 }
 
@@ -268,6 +269,64 @@ fn a_full_disk_costs_nothing() -> Result<()> {
     let inode =
         |path: &str| Ok::<_, anyhow::Error>(fs::symlink_metadata(layers.upper().join(base(path)))?.ino());
     ensure!(inode(&own[0])? == inode(&own[1])?);
+    layers
+        .superpose()?
+        .args(["verify", "--check-contents"])
+        .succeed()?;
+    Ok(())
+}
+
+/// A link takes an inode of a file system in memory. What cannot be linked stays, and is found the next time.
+fn a_disk_without_room_for_links_costs_nothing() -> Result<()> {
+    let layers = Layers::new()?.with_upper_in("disk");
+    layers.add_below("ground", "ground\n", &[])?;
+    let disk = SmallDisk::in_memory(&layers.join("disk"), 20, 200)?;
+    let _mount = layers.mount()?;
+    let fill = |name: &str| -> Result<Vec<std::path::PathBuf>> {
+        let files = (0..200).map(|number| disk.path().join(format!("{name}-{number}")));
+        Ok(files.take_while(|file| fs::write(file, "").is_ok()).collect())
+    };
+    let optimise = || {
+        layers
+            .superpose()
+            .map(|program| program.args(["optimise", "--json"]))
+    };
+    for name in ["a", "b"] {
+        layers.add_above(name, "the text of both\n", &[])?;
+    }
+    // Not even the directory of links can be made: nothing is begun.
+    let filler = fill("first")?;
+    ensure!(!filler.is_empty());
+    let failed = optimise()?.exit_with(1)?;
+    ensure!(
+        failed
+            .errors()
+            .contains("cannot create the directory of hard links"),
+        "{failed}"
+    );
+    let status = layers.superpose()?.args(["status", "--json"]).succeed()?.json()?;
+    ensure!(status["interrupted"] == false, "{status}");
+    for file in filler {
+        fs::remove_file(file)?;
+    }
+    ensure!(optimise()?.succeed()?.json()?["linked"] == 1);
+    for name in ["c", "d"] {
+        layers.add_above(name, "another text\n", &[])?;
+    }
+    let filler = fill("second")?;
+    let report = optimise()?.succeed()?.json()?;
+    ensure!(
+        report["linked"] == 0 && report["skipped"]["refused"] == 2,
+        "{report}"
+    );
+    layers
+        .superpose()?
+        .args(["verify", "--check-contents"])
+        .succeed()?;
+    for file in filler {
+        fs::remove_file(file)?;
+    }
+    ensure!(optimise()?.succeed()?.json()?["linked"] == 1);
     layers
         .superpose()?
         .args(["verify", "--check-contents"])

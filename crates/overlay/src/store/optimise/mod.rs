@@ -224,7 +224,14 @@ impl Store {
         self.forget_invalid(&mut plan)?;
         journal.begin(&Intent::Linking(plan.replaced_in()))?;
         self.options.crash_points.reached(CrashPoint::IntentWritten);
-        let farm = Farm::open_or_create(self.layer())?;
+        let farm = match Farm::open_or_create(self.layer()) {
+            Ok(farm) => farm,
+            Err(error) => {
+                // No space for a directory: nothing was done.
+                journal.close()?;
+                return Err(error);
+            }
+        };
         let (linked, stopped) = self.make_links(&farm, &mut plan, unused)?;
         self.complete_linking(&mut journal)?;
         drop(lock);
