@@ -37,7 +37,9 @@ fn verify_beside(
         .arg("-P")
         .arg(directory)
         .args(["-e", "trace=getdents64", "-e"])
-        .arg(format!("inject=getdents64:delay_enter={DELAY}:delay_exit={DELAY}"))
+        .arg(format!(
+            "inject=getdents64:delay_enter={DELAY}:delay_exit={DELAY}"
+        ))
         .arg(program_path()?)
         .arg("--store")
         .arg(url)
