@@ -27,8 +27,9 @@ use superpose_nar::Removals;
 use superpose_store_path::{HashPart, StorePath};
 
 use super::open::Durability;
-use super::trash::{self, Trash, Waiting};
-use super::unlink::Unlinking;
+use super::parallel::on_threads;
+use super::trash::{self, Shown, Trash, Waiting};
+use super::unlink::{self, Unlinking};
 use super::{Below, Store};
 use crate::crash::CrashPoint;
 use crate::journal::{Intent, Journal, Moved, Via};
@@ -323,30 +324,61 @@ impl Store {
     fn empty(&self, directory: BorrowedFd<'_>, trees: Vec<Waiting>, removal: &Removal) -> Result<usize> {
         let objects: Vec<StorePath> = trees.iter().filter_map(|tree| tree.object.clone()).collect();
         let mut valid = self.database.are_valid(&objects)?.into_iter();
-        let mut waiting = 0;
+        let trees: Vec<(Waiting, bool)> = trees
+            .into_iter()
+            .map(|tree| {
+                let is_valid = tree.object.is_some() && valid.next() == Some(true);
+                (tree, is_valid)
+            })
+            .collect();
+        let merged = self.real.fd();
+        // The view has to look up every name anew.
+        let fates = on_threads(
+            unlink::THREADS,
+            &trees,
+            |(tree, is_valid)| fate(directory, merged, tree, *is_valid),
+            |_| true,
+        );
         let mut free = Vec::new();
-        for Waiting { name, object } in trees {
-            let Some(object) = object else {
-                free.push(name);
-                continue;
-            };
-            if valid.next() == Some(true) && !self.exists(&object)? {
-                tracing::warn!(%object, "an object in the trash is valid and nowhere else: kept");
-                waiting += 1;
-                continue;
-            }
-            match trash::is_pinned(directory, &name, self.real.fd(), OsStr::new(object.base_name())) {
-                Ok(false) => free.push(name),
-                // Gone: it was unlinked before.
-                Err(Errno::NOENT) => {}
-                Ok(true) => waiting += 1,
-                Err(error) => {
-                    tracing::warn!(%object, %error, "cannot see who uses a removed object: kept");
-                    waiting += 1;
-                }
+        let mut waiting = 0;
+        for ((tree, _), fate) in trees.into_iter().zip(fates) {
+            match fate {
+                Some(Fate::Goes) => free.push(tree.name),
+                Some(Fate::Gone) => {}
+                Some(Fate::Waits) | None => waiting += 1,
             }
         }
         Ok(waiting + self.unlinking(&removal.unlinked).all(directory, &free))
+    }
+}
+
+/// What becomes of a tree in the trash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is unlinked.
+    Goes,
+    /// It stays for now.
+    Waits,
+    /// It was unlinked before.
+    Gone,
+}
+
+fn fate(directory: BorrowedFd<'_>, merged: BorrowedFd<'_>, tree: &Waiting, is_valid: bool) -> Fate {
+    let Some(object) = &tree.object else {
+        return Fate::Goes;
+    };
+    match trash::shown(directory, &tree.name, merged, OsStr::new(object.base_name())) {
+        Ok(Shown::Itself) => Fate::Waits,
+        Ok(Shown::Nothing) if is_valid => {
+            tracing::warn!(%object, "an object in the trash is valid and nowhere else: kept");
+            Fate::Waits
+        }
+        Ok(Shown::Another | Shown::Nothing) => Fate::Goes,
+        Err(Errno::NOENT) => Fate::Gone,
+        Err(error) => {
+            tracing::warn!(%object, %error, "cannot see who uses a removed object: kept");
+            Fate::Waits
+        }
     }
 }
 

@@ -164,33 +164,45 @@ pub(super) fn rename(
     }
 }
 
-/// Whether the merged view still leads to the moved tree `name` of `trash` under its old name `object`: some process
-/// holds it, or a directory in it, and the kernel keeps what a process holds.
+/// What the merged view shows under the old name of a moved tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Still that tree: some process holds it, or a directory in it, and the kernel keeps what a process holds.
+    Itself,
+    /// Something else.
+    Another,
+    /// Nothing.
+    Nothing,
+}
+
+/// Asks the merged view what it shows of the moved tree `name` of `trash` under its old name `object`.
 ///
 /// What the view shows of an object that has an upper part are the attributes of that part. So the moved tree is
 /// given a status change time that nothing else has, and the view is asked for it. Nothing else of the tree changes:
 /// whoever reads it meanwhile sees exactly what was there.
-pub(super) fn is_pinned(
+pub(super) fn shown(
     trash: BorrowedFd<'_>,
     name: &OsStr,
     merged: BorrowedFd<'_>,
     object: &OsStr,
-) -> std::result::Result<bool, Errno> {
-    if !shows(trash, name, merged, object)? {
-        return Ok(false);
+) -> std::result::Result<Shown, Errno> {
+    match shown_now(trash, name, merged, object)? {
+        Shown::Itself => {
+            // What took its place a moment ago has the same time, as the kernel's clock is coarse; a later time it cannot have.
+            std::thread::sleep(CLOCK_TICK);
+            shown_now(trash, name, merged, object)
+        }
+        other => Ok(other),
     }
-    // What took its place a moment ago has the same time, as the kernel's clock is coarse; a later time it cannot have.
-    std::thread::sleep(CLOCK_TICK);
-    shows(trash, name, merged, object)
 }
 
 /// Whether the view shows the status change time that the moved tree is given now.
-fn shows(
+fn shown_now(
     trash: BorrowedFd<'_>,
     name: &OsStr,
     merged: BorrowedFd<'_>,
     object: &OsStr,
-) -> std::result::Result<bool, Errno> {
+) -> std::result::Result<Shown, Errno> {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_NOW,
@@ -207,9 +219,12 @@ fn shows(
     let moved = fs::statat(trash, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match fs::statat(merged, object, AtFlags::SYMLINK_NOFOLLOW) {
         // All whiteouts of a layer are one inode: they show through no view.
-        Ok(_) if FileType::from_raw_mode(moved.st_mode) == FileType::CharacterDevice => Ok(false),
-        Ok(seen) => Ok((seen.st_ctime, seen.st_ctime_nsec) == (moved.st_ctime, moved.st_ctime_nsec)),
-        Err(Errno::NOENT | Errno::STALE) => Ok(false),
+        Ok(_) if FileType::from_raw_mode(moved.st_mode) == FileType::CharacterDevice => Ok(Shown::Another),
+        Ok(seen) if (seen.st_ctime, seen.st_ctime_nsec) == (moved.st_ctime, moved.st_ctime_nsec) => {
+            Ok(Shown::Itself)
+        }
+        Ok(_) => Ok(Shown::Another),
+        Err(Errno::NOENT | Errno::STALE) => Ok(Shown::Nothing),
         Err(error) => Err(error),
     }
 }

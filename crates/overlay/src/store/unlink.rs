@@ -13,8 +13,9 @@ use superpose_nar::Removals;
 use crate::crash::{CrashPoint, CrashPoints};
 use crate::watch::{Doing, Progress, Watch};
 
-/// More threads than this wait for the file system, and not for each other.
-const MOST_THREADS: usize = 8;
+/// On every machine: what is removed waits for the disk's journal most of the time, and not for a core. More threads than
+/// this wait for each other.
+pub(super) const THREADS: NonZero<usize> = NonZero::new(8).expect("not zero");
 
 /// Fewer trees than this for each thread are unlinked sooner than a thread is started.
 const TREES_PER_THREAD: usize = 16;
@@ -33,8 +34,7 @@ pub(super) struct Unlinking<'a> {
 impl Unlinking<'_> {
     /// Unlinks trees of a directory, and returns how many resist. That is no failure: they are out of everybody's way.
     pub(super) fn all(self, directory: BorrowedFd<'_>, names: &[OsString]) -> usize {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = cores.min(MOST_THREADS).min(names.len() / TREES_PER_THREAD);
+        let threads = THREADS.get().min(names.len() / TREES_PER_THREAD);
         let work = Work {
             who: self,
             directory,
