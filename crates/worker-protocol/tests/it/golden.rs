@@ -26,6 +26,7 @@ pub(crate) fn golden(name: &str) -> Vec<u8> {
 fn every_golden_file_is_named_in_a_test() {
     let sources = concat!(
         include_str!("vectors.rs"),
+        include_str!("build_vectors.rs"),
         include_str!("handshake.rs"),
         include_str!("peers.rs")
     );
