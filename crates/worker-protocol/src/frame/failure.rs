@@ -16,7 +16,7 @@ const TYPE: &[u8] = b"Error";
 const HAS_TRACES: u8 = 26;
 
 /// What a server says when an operation failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RemoteError {
     /// How important it is; clients print [`Level::Warn`] as a warning. From 1.26 on.
     ///
@@ -97,6 +97,18 @@ impl fmt::Display for RemoteError {
     /// Writes the message, with what is not UTF-8 replaced.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&String::from_utf8_lossy(&self.message))
+    }
+}
+
+impl fmt::Debug for RemoteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let traces = self.traces.iter().map(|trace| String::from_utf8_lossy(trace));
+        f.debug_struct("RemoteError")
+            .field("level", &self.level)
+            .field("message", &String::from_utf8_lossy(&self.message))
+            .field("traces", &traces.collect::<Vec<_>>())
+            .field("exit_status", &self.exit_status)
+            .finish()
     }
 }
 

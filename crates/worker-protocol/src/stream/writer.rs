@@ -84,7 +84,7 @@ impl<'a, W: Write, H: FnMut() -> io::Result<ControlFlow<()>>> FramedWriter<'a, W
     }
 
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        if self.is_stopped || (self.hook)()?.is_break() {
+        if (self.hook)()?.is_break() {
             self.is_stopped = true;
             return Err(io::Error::other(UploadStopped));
         }

@@ -147,7 +147,8 @@ fn a_nar_hash_of_another_algorithm_is_refused() {
     refused(&request, &Dialect::default());
     let mut out = WireWriter::new(Vec::new());
     let dialect = Dialect::default();
-    assert!(write_reply(&mut out, Operation::QueryPathInfo, &dialect, &Some(info)).is_err());
+    assert!(write_reply(&mut out, Operation::QueryPathInfo, &dialect, &Some(info.clone())).is_err());
+    assert!(Reply::PathInfo(Some(info)).write(&mut out, &dialect).is_err());
     assert!(write_reply(&mut out, Operation::AddToStore, &dialect, &keyed).is_err());
     assert!(
         AddMultipleWriter::new(std::io::sink(), 1, &dialect)

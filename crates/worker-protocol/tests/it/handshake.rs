@@ -70,7 +70,8 @@ fn each_word_of_trust_is_understood() {
 fn features_meet_and_unknown_names_are_ignored() {
     let offered = Features::from_iter([Feature::DisableSetOptions, Feature::DeleteSpecificReferrers]);
     let names = written(|out| {
-        out.number(3)?;
+        out.number(4)?;
+        out.string(b"submit-output")?;
         out.string(b"zzz")?;
         out.string(b"delete-dead-specific-referrers")?;
         out.string(b"a-thing-of-tomorrow")

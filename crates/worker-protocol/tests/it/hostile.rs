@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use superpose_worker_protocol::{
-    Cause, ClientOffer, Dialect, Error, Frame, FramedReader, Limits, Operation, Reply, Request, ServerOffer,
-    Version, WireReader, WireWriter, accept, connect,
+    Cause, ClientOffer, Dialect, Error, Frame, FramedReader, Limits, LogFrame, Operation, Reply, Request,
+    RootPath, ServerOffer, Version, WireReader, WireWriter, accept, connect, read_reply, write_reply,
 };
 
 use crate::sources::{Counting, reader, version, written};
@@ -191,9 +191,7 @@ fn a_message_over_the_limit_is_refused_although_no_part_of_it_is() {
 #[test]
 fn each_message_is_counted_anew() {
     // A log without end: no frame of it is too long.
-    let text: Vec<u8> = written(|out| {
-        superpose_worker_protocol::LogFrame::Next(vec![b'x'; 50_000]).write(out, Version::CURRENT)
-    });
+    let text: Vec<u8> = written(|out| LogFrame::Next(vec![b'x'; 50_000]).write(out, Version::CURRENT));
     let mut input = WireReader::new(Counting::new(Endless { pattern: text, at: 0 }), NARROW);
     for _ in 0..20 {
         Frame::read(&mut input, Version::CURRENT).unwrap();
@@ -209,6 +207,33 @@ fn each_message_is_counted_anew() {
     let mut input = WireReader::new(&bytes[..], NARROW);
     for _ in 0..20 {
         Request::read(&mut input, &Dialect::default()).unwrap();
+    }
+}
+
+/// The frames before a reply do not count towards its limit, nor do replies before it.
+#[test]
+fn each_reply_is_counted_anew() {
+    let dialect = Dialect::default();
+    let bytes = written(|out| {
+        for _ in 0..3 {
+            LogFrame::Next(vec![b'x'; 80_000]).write(out, dialect.version)?;
+            let root = RootPath(vec![b'/'; 90_000]);
+            write_reply(out, Operation::AddPermRoot, &dialect, &root)?;
+        }
+        Reply::RootPath(RootPath(vec![b'/'; 90_000])).write(out, &dialect)?;
+        Reply::RootPath(RootPath(vec![b'/'; 90_000])).write(out, &dialect)
+    });
+    let narrow = Limits {
+        message: 90_010,
+        ..NARROW
+    };
+    let mut input = WireReader::new(&bytes[..], narrow);
+    for _ in 0..3 {
+        let reply = read_reply::<RootPath, _>(&mut input, Operation::AddPermRoot, &dialect, |_| {});
+        assert_eq!(reply.unwrap().unwrap().0.len(), 90_000);
+    }
+    for _ in 0..2 {
+        Reply::read(&mut input, Operation::AddPermRoot, &dialect).unwrap();
     }
 }
 

@@ -308,6 +308,30 @@ fn an_archive_that_ends_too_early_says_so() {
     assert_eq!(input.into_inner(), b"");
 }
 
+/// The limit of a message is one for each object, not for the list.
+#[test]
+fn a_list_may_be_longer_than_any_message() {
+    let dialect = Dialect::default();
+    let count = 100;
+    let bytes = written(|out| {
+        let mut list = AddMultipleWriter::new(FramedWriter::new(out), count, &dialect)?;
+        (0..count).try_for_each(|_| list.begin_object(&object(0)))?;
+        list.finish()?.finish()
+    });
+    let narrow = Limits {
+        message: 1000,
+        ..Limits::for_requests()
+    };
+    assert!(bytes.len() > 10_000);
+    let mut input = reader(&bytes);
+    let mut list = AddMultipleReader::new(FramedReader::new(&mut input), narrow, &dialect).unwrap();
+    for left in (0..count).rev() {
+        assert_eq!(list.next_object().unwrap(), Some(object(0)));
+        assert_eq!(list.remaining(), left);
+    }
+    assert_eq!(list.next_object().unwrap(), None);
+}
+
 #[test]
 fn an_error_of_the_stream_comes_out_of_the_list_as_it_is() {
     let dialect = Dialect::default();
