@@ -8,7 +8,7 @@ use superpose_worker_protocol::{
 
 use crate::golden::golden;
 use crate::peers::Scripted;
-use crate::sources::{reader, written};
+use crate::sources::{Counting, reader, written};
 
 fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
@@ -210,18 +210,15 @@ fn a_wrapper_that_speaks_plain_text_is_quoted() {
 
 #[test]
 fn what_is_quoted_is_bounded() {
-    let mut input = WireReader::new(std::io::repeat(b'x'), Limits::for_replies());
-    let error = connect(
-        &mut input,
-        &mut WireWriter::new(Vec::new()),
-        &ClientOffer::default(),
-        |_| {},
-    )
-    .unwrap_err();
+    let source = Counting::new(std::io::repeat(b'x'));
+    let mut input = WireReader::new(source, Limits::for_replies());
+    let mut out = WireWriter::new(Vec::new());
+    let error = connect(&mut input, &mut out, &ClientOffer::default(), |_| {}).unwrap_err();
     assert!(
         matches!(&error, Error::Greeting { found, .. } if found.len() < 200),
         "{error}"
     );
+    assert_eq!(input.into_inner().taken, 1024);
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::io::{self, Read};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use superpose_worker_protocol::{
-    Cause, ClientOffer, Dialect, Error, Frame, FramedReader, Limits, LogFrame, Operation, Reply, Request,
-    RootPath, ServerOffer, Version, WireReader, WireWriter, accept, connect, read_reply, write_reply,
+    Cause, ClientOffer, Dialect, Error, Feature, Frame, FramedReader, Limits, LogFrame, Operation, Reply,
+    Request, RootPath, ServerOffer, Version, WireReader, WireWriter, accept, connect, read_reply,
+    write_reply,
 };
 
-use crate::sources::{Counting, reader, version, written};
+use crate::sources::{Counting, reader, version, with, written};
 use crate::strategies;
 
 /// As much as a reader may want at once, whatever was announced.
@@ -333,11 +334,27 @@ fn numbers_that_are_none_of_few_are_refused() {
         read(&[20, 4], &current),
         "the collector's action is `4`: expected 0 to 3"
     );
-    let bytes: Vec<u8> = [15_u64, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
-    let error = Reply::read(&mut reader(&bytes), Operation::BuildDerivation, &current).unwrap_err();
+    let reply = |words: &[u64], operation, dialect: &Dialect| {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        Reply::read(&mut reader(&bytes), operation, dialect)
+            .unwrap_err()
+            .to_string()
+    };
     assert_eq!(
-        error.to_string(),
+        reply(&[15, 0], Operation::BuildDerivation, &current),
         "the status of a build is `15`: expected 0 to 14"
+    );
+    assert_eq!(
+        reply(&[2], Operation::QueryPathInfo, &current),
+        "the validity of a path is `2`: expected 0 or 1"
+    );
+    assert_eq!(
+        reply(
+            &[2],
+            Operation::QueryRealisation,
+            &with(Feature::RealisationWithPath)
+        ),
+        "the mark of a realisation is `2`: expected 0 or 1"
     );
 }
 
