@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -18,6 +19,8 @@ pub struct Layers {
     names: Names,
     /// More settings of the URL, such as `check-mount=false`.
     settings: Vec<(String, OsString)>,
+    /// More of the URL of the lower store, where the overlay store names it.
+    lower_settings: &'static str,
 }
 
 /// The names of the directories, which a trial may want to be odd.
@@ -57,6 +60,7 @@ impl Layers {
                 merged: name("merged"),
             },
             settings: Vec::new(),
+            lower_settings: "",
         })
     }
 
@@ -64,6 +68,14 @@ impl Layers {
     #[must_use]
     pub fn with(mut self, key: &str, value: impl Into<OsString>) -> Self {
         self.settings.push((key.to_owned(), value.into()));
+        self
+    }
+
+    /// The same over a lower store that is opened for reading only, as far as the overlay store is concerned: stock Nix
+    /// writes to every other.
+    #[must_use]
+    pub fn over_read_only(mut self) -> Self {
+        self.lower_settings = "&read-only=true";
         self
     }
 
@@ -160,7 +172,9 @@ impl Layers {
     /// The URL of the overlay store.
     #[must_use]
     pub fn url(&self) -> OsString {
-        self.url_over(&self.lower_url())
+        let mut lower = self.lower_url();
+        lower.push(self.lower_settings);
+        self.url_over(&lower)
     }
 
     /// The URL of the overlay store over some other store.
@@ -234,6 +248,27 @@ impl Layers {
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         Ok(names)
+    }
+
+    /// The whiteouts anywhere in the upper layer: character devices without a number.
+    ///
+    /// # Errors
+    /// If it cannot be listed.
+    pub fn whiteouts(&self) -> Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        let mut left = vec![self.upper()];
+        while let Some(dir) = left.pop() {
+            for entry in fs::read_dir(&dir)? {
+                let entry = entry?;
+                let kind = entry.file_type()?;
+                if kind.is_char_device() {
+                    found.push(entry.path());
+                } else if kind.is_dir() {
+                    left.push(entry.path());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Adds a small file to the lower store, and gives its path.

@@ -6,7 +6,8 @@
 //! `register` function that hands its trials over with [`trials!`], together with what they need. A trial whose
 //! need is missing is counted as skipped, with the reason; where `SUPERPOSE_REQUIRE` names the need, it fails.
 //!
-//! It deliberately holds no assertions about stores: those belong to the suites.
+//! It deliberately holds no assertions about stores: those belong to the suites, but for [`stress`], which two of them
+//! share.
 //!
 //! ```
 //! use superpose_tests::Scratch;
@@ -29,8 +30,10 @@ mod private_mounts;
 mod program;
 mod running;
 mod scratch;
+mod seeded;
 mod small_disk;
 mod stock_nix;
+mod stress;
 mod suite;
 mod tree;
 
@@ -44,7 +47,9 @@ pub use overlay_mount::OverlayMount;
 pub use program::{program_path, superpose, superpose_crashing_at};
 pub use running::Running;
 pub use scratch::Scratch;
+pub use seeded::{Seeded, seed};
 pub use small_disk::SmallDisk;
 pub use stock_nix::StockNix;
+pub use stress::{Company, stress};
 pub use suite::{Suite, Tier};
 pub use tree::Tree;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a command starts from: the store that is meant, opened in the way that is needed.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,11 +37,15 @@ impl Context {
     /// Where the parts of the store are. What is odd about its URL is said on standard error.
     pub(crate) fn layout(&self) -> Result<Layout> {
         let named = self.global.store.clone().or_else(environment::store);
-        let url = named.as_ref().map_or(&b"auto"[..], |url| url.as_bytes());
+        self.layout_of(named.as_deref().unwrap_or(OsStr::new("auto")))
+    }
+
+    /// The same of another store than that of the command.
+    pub(crate) fn layout_of(&self, url: &OsStr) -> Result<Layout> {
         // Only a relative path needs it, and the directory may be gone.
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let (reference, mut warnings) =
-            StoreReference::parse(url, cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
+            StoreReference::parse(url.as_bytes(), cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
         let (layout, more) = Layout::resolve(&reference, &environment::defaults()?)?;
         for warning in more {
             if !warnings.contains(&warning) {
@@ -70,7 +75,11 @@ impl Context {
     /// It is never closed: the program ends when it has answered, and closing two databases first would be a tenth of
     /// what a short question costs.
     pub(crate) fn view(&self) -> Result<&'static StoreView> {
-        let layout = self.layout()?;
+        self.view_of(self.layout()?)
+    }
+
+    /// The same of another store than that of the command.
+    pub(crate) fn view_of(&self, layout: Layout) -> Result<&'static StoreView> {
         if let Layout::Overlay(overlay) = &layout
             && is_interrupted(&overlay.settings.state_dir)?
             && let Err(error) = Store::open(layout.clone(), self.open_options()?)
@@ -89,15 +98,25 @@ impl Context {
 
     /// The store, for writing that may take long: the user sees how far it has come, and can stop it.
     pub(crate) fn store_for_long_work(&self) -> Result<(Store, Arc<User>)> {
-        let wanted = if self.global.quiet {
+        let (options, user) = self.long_work()?;
+        Ok((Store::open(self.layout()?, options)?, user))
+    }
+
+    /// How a store is opened for writing that may take long.
+    pub(crate) fn long_work(&self) -> Result<(OpenOptions, Arc<User>)> {
+        let user = self.user();
+        let mut options = self.open_options()?;
+        options.watch = Watch::new(user.clone());
+        Ok((options, user))
+    }
+
+    /// Whoever started the program, for work that may take long.
+    pub(crate) fn user(&self) -> Arc<User> {
+        Arc::new(User::new(if self.global.quiet {
             Wanted::No
         } else {
             Wanted::Yes
-        };
-        let user = Arc::new(User::new(wanted));
-        let mut options = self.open_options()?;
-        options.watch = Watch::new(user.clone());
-        Ok((Store::open(self.layout()?, options)?, user))
+        }))
     }
 
     /// How the store is opened for writing.

@@ -140,6 +140,12 @@ fn indented(text: &str) -> String {
     text.trim_end().replace('\n', "\n  ")
 }
 
+/// An error with its causes, on one line.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| StdError::source(*error));
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// An error of the system, with what was attempted.
 #[derive(Debug)]
 struct SystemError {
@@ -169,6 +175,7 @@ impl From<superpose_overlay::Error> for Error {
             | E::NoStateOfItsOwn { .. }
             | E::SharedDirectory { .. }
             | E::StoreDirsDiffer { .. }
+            | E::ForeignSource { .. }
             | E::TooDeep { .. }
             | E::UnsupportedStore { .. }
             | E::NoLayers { .. }

@@ -19,6 +19,7 @@ mod commands;
 mod context;
 mod environment;
 mod error;
+mod input;
 mod log;
 mod messages;
 mod mount_json;
@@ -28,6 +29,7 @@ mod output;
 mod path_arguments;
 mod progress;
 mod size_text;
+mod trust;
 
 use std::process::ExitCode;
 

@@ -105,6 +105,27 @@ pub enum Error {
         /// The output path that was to be recorded.
         found: String,
     },
+    /// A text that registers paths holds something that does not belong there.
+    #[error("the text that registers paths is wrong in line {line}: expected {expected}, found `{found}`")]
+    RegistrationText {
+        /// The line, counted from 1.
+        line: u64,
+        /// What belongs there.
+        expected: &'static str,
+        /// What is there, escaped and shortened.
+        found: String,
+        /// Why it is not what it should be, where there is more to say.
+        #[source]
+        source: Option<Box<superpose_store_path::Error>>,
+    },
+    /// A text that registers paths ends in the middle of one. Registered all the same, references would be missing.
+    #[error("the text that registers paths ends in line {line}: expected {expected}, and a newline")]
+    RegistrationTextEnds {
+        /// The line, counted from 1.
+        line: u64,
+        /// What is missing.
+        expected: &'static str,
+    },
     /// A column holds a text that is not what it should be.
     #[error("column {column} of `{row}` in `{}` is not valid", database.display())]
     Column {

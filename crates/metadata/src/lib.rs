@@ -29,16 +29,20 @@
 
 mod error;
 mod graph;
+mod liveness;
 mod memory;
 mod path_info;
 mod realisation;
+mod registration_text;
 mod source;
 mod sqlite;
 
 pub use error::{Error, Result};
+pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
-pub use path_info::PathInfo;
+pub use path_info::{ArchiveInfo, PathInfo};
 pub use realisation::{Realisation, RealisationKey, RealisationKind};
+pub use registration_text::{ArchiveLines, Registration, RegistrationText};
 pub use source::{Closure, MetadataSource, Outputs, Prune, Visit};
 pub use sqlite::{
     Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, Database, JournalMode, MetadataSync,

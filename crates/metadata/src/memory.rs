@@ -226,6 +226,11 @@ impl MetadataSource for MemorySource {
             .collect())
     }
 
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        let leads_there = |realisation: &&Realisation| outputs.contains(&realisation.output_path);
+        Ok(self.realisations.values().filter(leads_there).cloned().collect())
+    }
+
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<()> {
         self.infos.keys().cloned().try_for_each(visit)
     }

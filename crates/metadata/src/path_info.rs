@@ -26,6 +26,24 @@ pub struct PathInfo {
     pub content_address: Option<ContentAddress>,
 }
 
+/// Hash and length of the archive of a valid path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ArchiveInfo {
+    /// Hash of the archive.
+    pub hash: Hash,
+    /// Length of the archive in bytes; 0 if it is not known.
+    pub size: u64,
+}
+
+impl From<&PathInfo> for ArchiveInfo {
+    fn from(info: &PathInfo) -> Self {
+        ArchiveInfo {
+            hash: info.nar_hash,
+            size: info.nar_size,
+        }
+    }
+}
+
 impl PathInfo {
     /// Makes the information of an object of which nothing but its archive's hash and length is known.
     #[must_use]

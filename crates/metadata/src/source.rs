@@ -3,7 +3,7 @@
 
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
-use crate::{PathInfo, Realisation, RealisationKey, Result};
+use crate::{ArchiveInfo, PathInfo, Realisation, RealisationKey, Result};
 
 /// In which direction references are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,16 @@ pub trait MetadataSource {
     /// # Errors
     /// If the source cannot be read, or holds something impossible about one of the paths.
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>>;
+
+    /// Returns hash and length of the archives of paths; `None` for those that are not valid. It is as strict as
+    /// [`path_infos`](Self::path_infos), and cheaper, since references are not looked at.
+    ///
+    /// # Errors
+    /// If the source cannot be read, or holds something impossible about one of the paths.
+    fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        let infos = self.path_infos(paths)?.into_iter();
+        Ok(infos.map(|info| info.as_ref().map(ArchiveInfo::from)).collect())
+    }
 
     /// Returns the roots and all that is reached from them, each once.
     ///
@@ -97,6 +107,12 @@ pub trait MetadataSource {
     /// # Errors
     /// If the source cannot be read, or holds something impossible about one of the keys.
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>>;
+
+    /// Returns the realisations of both kinds that lead to one of the given paths, sorted by key.
+    ///
+    /// # Errors
+    /// If the source cannot be read, or holds something impossible about one of them.
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>>;
 
     /// Shows every valid path once, in no particular order, without holding all of them in memory.
     ///

@@ -3,12 +3,13 @@
 
 use std::io::{self, Read};
 
-use crate::format::{CLOSE, FILE, START, padding};
+use crate::format::{CLOSE, EXECUTABLE, FILE, START, padding};
 
-/// Reads as the archive of a regular, non-executable file with the given contents.
+/// Reads as the archive of a regular file with the given contents.
 ///
 /// Objects whose path follows from their bare contents (text, and flat fixed outputs) are made this way: the mode of
-/// the file that the contents came from does not matter.
+/// the file that the contents came from does not matter. And it gives an open file the hash that names it in a farm of
+/// hard links.
 pub struct FileArchive<R> {
     head: io::Cursor<Vec<u8>>,
     contents: io::Take<R>,
@@ -17,9 +18,18 @@ pub struct FileArchive<R> {
 }
 
 impl<R: Read> FileArchive<R> {
-    /// Wraps contents of exactly `size` bytes; more are not read, fewer are an error.
+    /// Wraps contents of exactly `size` bytes, of a file that is not executable; more are not read, fewer are an error.
     pub fn new(contents: R, size: u64) -> Self {
-        let head = [&START[..], &FILE, &size.to_le_bytes()].concat();
+        Self::of_node(&FILE, contents, size)
+    }
+
+    /// The same for a file that is executable.
+    pub fn executable(contents: R, size: u64) -> Self {
+        Self::of_node(&EXECUTABLE, contents, size)
+    }
+
+    fn of_node(node: &[u8], contents: R, size: u64) -> Self {
+        let head = [&START[..], node, &size.to_le_bytes()].concat();
         let tail = [&[0; 8][..padding(size)], &CLOSE].concat();
         FileArchive {
             head: io::Cursor::new(head),
@@ -80,6 +90,14 @@ mod tests {
         assert_eq!(
             hash_bytes(HashAlgorithm::Sha256, &archive).render_bare(HashEncoding::Base16),
             "11a71b4754d812f4aea20161c533bdaa112ac5c853013e65d3aa9640b5735230"
+        );
+        let mut executable = Vec::new();
+        FileArchive::executable(&b"abc"[..], 3)
+            .read_to_end(&mut executable)
+            .expect("memory can be read");
+        assert_eq!(
+            hash_bytes(HashAlgorithm::Sha256, &executable).render_bare(HashEncoding::Base16),
+            "04583e14eca2499ffa993852389e3a193aab5da20abc3b625a75d3f9876dc99e"
         );
         let mut empty = Vec::new();
         assert_eq!(

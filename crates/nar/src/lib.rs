@@ -11,8 +11,9 @@
 //! | look into an archive | [`Reader`] |
 //! | make an object from it | [`restore()`], [`restore_hashed`] |
 //! | copy an object and hash it in the same pass | [`copy_tree`] |
+//! | see whether two objects are the same | [`compare_trees`] |
 //! | find references in it | [`ReferenceScanner`], as a writer or in [`Taps`] |
-//! | mend or remove a tree | [`canonicalise()`], [`remove_tree`] |
+//! | mend or remove a tree, remove many | [`canonicalise()`], [`remove_tree`], [`Removals`] |
 //!
 //! Names are bytes. Everything on disk is done relative to an open directory and never through a symbolic link.
 //! Archives are streamed: memory is bounded whatever an archive claims, and hostile archives are errors.
@@ -41,12 +42,14 @@
 
 mod attributes;
 mod canonicalise;
+mod compare;
 mod copy;
 mod create;
 mod dump;
 mod error;
 mod file_archive;
 pub mod format;
+mod freed;
 mod hashing;
 mod kind;
 mod listing;
@@ -60,6 +63,7 @@ mod stream;
 mod walk;
 
 pub use canonicalise::canonicalise;
+pub use compare::{Comparison, Difference, Found, Side, Unreadable, compare_trees};
 pub use copy::copy_tree;
 pub use create::{RestoreOptions, SyncPolicy};
 pub use dump::{Hashed, dump, dump_path, hash_object, hash_object_with};
@@ -69,6 +73,6 @@ pub use hashing::{CountingWriter, HashingReader, HashingWriter, NarHash};
 pub use kind::{ObjectKind, TreeStats};
 pub use pipeline::Taps;
 pub use reader::{Event, Reader};
-pub use remove::{RemoveStats, remove_tree};
+pub use remove::{Removals, RemoveStats, remove_tree};
 pub use restore::{restore, restore_hashed};
 pub use scan::ReferenceScanner;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Removing a tree.
+//! Removing trees.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -9,6 +8,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, chmod, fchmod, fstat, op
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::freed::Freed;
 use crate::listing::{Listing, Scratch};
 use crate::path::{Trail, object_name};
 
@@ -28,6 +28,8 @@ pub struct RemoveStats {
     pub files: u64,
     /// How many directories were removed, the root included.
     pub directories: u64,
+    /// How many inodes were freed: those of directories, and of files that have no name left.
+    pub inodes_freed: u64,
     /// How much disk space was freed, in bytes: that of directories, and of files that have no name left.
     pub bytes_freed: u64,
     /// How much disk space, in bytes, is still held by other names of the files that were removed, each file counted
@@ -45,25 +47,68 @@ pub struct RemoveStats {
 /// [`Error::System`] (kind `NotFound` if there is no such object), [`Error::MountPoint`], or [`Error::Moved`] if someone
 /// rearranges the tree at the same time. What was removed before the error stays removed; the call can be repeated.
 pub fn remove_tree(directory: impl AsFd, name: impl AsRef<OsStr>) -> Result<RemoveStats> {
-    let name = object_name(name.as_ref())?;
-    let directory = directory.as_fd();
-    let mut removal = Removal {
-        trail: Trail::new(name.to_bytes()),
-        scratch: Scratch::new(),
-        stats: RemoveStats::default(),
-        linked: HashMap::new(),
-    };
-    let stat =
-        statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(removal.trail.failed("examine"))?;
-    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        removal.tree(directory, &name)?;
-        unlinkat(directory, &name, AtFlags::REMOVEDIR)
-            .map_err(removal.trail.failed("remove the directory"))?;
-    } else {
-        unlinkat(directory, &name, AtFlags::empty()).map_err(removal.trail.failed("remove"))?;
-        removal.count_file(&stat);
+    let removals = Removals(Freed::by_one());
+    removals.remove(directory, name)?;
+    Ok(removals.total())
+}
+
+/// Removes many trees, by several threads if wanted, and counts what that frees of all of them together: a file that has
+/// names in several of the trees is counted once, when its last name goes.
+///
+/// ```
+/// let scratch = tempfile::tempdir()?;
+/// let directory = std::fs::File::open(scratch.path())?;
+/// std::fs::write(scratch.path().join("a"), vec![1; 10_000])?;
+/// std::fs::hard_link(scratch.path().join("a"), scratch.path().join("b"))?;
+///
+/// let removals = superpose_nar::Removals::new();
+/// std::thread::scope(|scope| {
+///     for name in ["a", "b"] {
+///         let (removals, directory) = (&removals, &directory);
+///         scope.spawn(move || removals.remove(directory, name));
+///     }
+/// });
+/// assert_eq!((removals.total().files, removals.total().inodes_freed), (2, 1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Removals(Freed);
+
+impl Removals {
+    /// Nothing is removed yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Freed::by_many())
     }
-    Ok(removal.finish())
+
+    /// Removes one tree, as [`remove_tree`] does. What was removed before an error counts too.
+    ///
+    /// # Errors
+    /// As [`remove_tree`].
+    pub fn remove(&self, directory: impl AsFd, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = object_name(name.as_ref())?;
+        let mut removal = Removal {
+            trail: Trail::new(name.to_bytes()),
+            scratch: Scratch::new(),
+            stats: RemoveStats::default(),
+            freed: &self.0,
+        };
+        let result = removal.object(directory.as_fd(), &name);
+        self.0.add(&removal.stats);
+        result
+    }
+
+    /// What all removals so far have done.
+    #[must_use]
+    pub fn total(&self) -> RemoveStats {
+        self.0.total()
+    }
+}
+
+impl Default for Removals {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// A directory whose entries are being removed.
@@ -75,15 +120,27 @@ struct Level {
     left: Listing,
 }
 
-struct Removal {
+struct Removal<'a> {
     trail: Trail,
     scratch: Scratch,
     stats: RemoveStats,
-    /// Files with more names than have been removed: how many names are left, and their space in bytes.
-    linked: HashMap<(u64, u64), (u64, u64)>,
+    freed: &'a Freed,
 }
 
-impl Removal {
+impl Removal<'_> {
+    fn object(&mut self, directory: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+        let stat =
+            statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(self.trail.failed("examine"))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            self.tree(directory, name)?;
+            return unlinkat(directory, name, AtFlags::REMOVEDIR)
+                .map_err(self.trail.failed("remove the directory"));
+        }
+        let unlink = || unlinkat(directory, name, AtFlags::empty());
+        self.unlink(directory, name, &stat, unlink)
+            .map_err(self.trail.failed("remove"))
+    }
+
     /// Removes everything inside a directory.
     fn tree(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
         let mut levels = vec![self.enter(parent, name, None)?];
@@ -129,12 +186,41 @@ impl Removal {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             return Ok(false);
         }
-        match writably(directory, || unlinkat(directory, name, AtFlags::empty())) {
-            Ok(()) => self.count_file(&stat),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(self.trail.failed("remove")(errno)),
+        let unlink = || writably(directory, || unlinkat(directory, name, AtFlags::empty()));
+        match self.unlink(directory, name, &stat, unlink) {
+            Ok(()) | Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(self.trail.failed("remove")(errno)),
         }
-        Ok(true)
+    }
+
+    /// Removes one name of a file and counts it.
+    fn unlink(
+        &mut self,
+        directory: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+        unlink: impl FnOnce() -> rustix::io::Result<()>,
+    ) -> rustix::io::Result<()> {
+        let identity = (stat.st_dev, stat.st_ino);
+        let bytes = space(stat);
+        let is_last = if names(stat) <= 1 {
+            unlink()?;
+            // The names before the last one may have been removed here too.
+            self.freed.forget(identity);
+            true
+        } else {
+            self.freed.of_many_names(identity, bytes, || {
+                let left = names(&statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?);
+                unlink()?;
+                Ok(left <= 1)
+            })?
+        };
+        self.stats.files += 1;
+        if is_last {
+            self.stats.inodes_freed += 1;
+            self.stats.bytes_freed += bytes;
+        }
+        Ok(())
     }
 
     fn enter(&mut self, parent: BorrowedFd<'_>, name: &CStr, above: Option<(u64, u64)>) -> Result<Level> {
@@ -175,6 +261,7 @@ impl Removal {
     fn leave(&mut self, levels: &mut Vec<Level>) -> Result<()> {
         let Some(done) = levels.pop() else { return Ok(()) };
         self.stats.directories += 1;
+        self.stats.inodes_freed += 1;
         self.stats.bytes_freed += done.bytes;
         let Some(parent) = levels.last_mut() else {
             return Ok(());
@@ -220,24 +307,6 @@ impl Removal {
         chmod(format!("/proc/self/fd/{}", handle.as_raw_fd()), Mode::RWXU)
             .map_err(self.trail.failed("set the mode of"))
     }
-
-    fn count_file(&mut self, before: &Stat) {
-        self.stats.files += 1;
-        let names = u64::from(before.st_nlink as u32);
-        if names <= 1 {
-            self.stats.bytes_freed += space(before);
-            // The names before the last one were removed here too.
-            self.linked.remove(&(before.st_dev, before.st_ino));
-        } else {
-            self.linked
-                .insert((before.st_dev, before.st_ino), (names - 1, space(before)));
-        }
-    }
-
-    fn finish(mut self) -> RemoveStats {
-        self.stats.bytes_still_linked = self.linked.values().map(|(_, bytes)| bytes).sum();
-        self.stats
-    }
 }
 
 /// Tries to change a directory, and when that is not permitted, makes it writable and tries again.
@@ -252,6 +321,11 @@ fn writably(
         }
         result => result,
     }
+}
+
+/// How many names a file has.
+fn names(stat: &Stat) -> u64 {
+    u64::from(stat.st_nlink as u32)
 }
 
 fn space(stat: &Stat) -> u64 {

@@ -6,26 +6,46 @@
 /// A point between two effects that reach the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CrashPoint {
-    /// An addition made its scratch object, empty.
+    /// An addition chose its scratch names; nothing is there yet.
     ScratchMade,
-    /// The scratch object is complete.
+    /// One of the objects of a batch is complete under its scratch name.
+    ObjectUnpacked,
+    /// All scratch objects are complete, and as durable as they have to be.
     ScratchFilled,
-    /// The object has its final name and no row yet.
+    /// One of the objects has its final name and no row yet.
     ObjectPlaced,
-    /// The row of the object is committed; its lock file is still there.
+    /// The final names of all objects are on the disk.
+    NamesSynced,
+    /// The rows of the objects are committed; their lock files are still there.
     ObjectRegistered,
-    /// The intent of a removal is on the disk; its rows are still there.
+    /// The intent is on the disk, and nothing else is done.
     IntentWritten,
     /// One of the objects was moved out of the layer.
     ObjectMoved,
     /// The rows are deleted; the objects are still in the layer.
     RowsDeleted,
+    /// Unused links were unlinked behind the mount, which is not fresh yet.
+    LinksUnlinked,
     /// The mount is fresh; the journal is still open.
     Remounted,
     /// The journal is closed; the moved trees are still there.
     JournalClosed,
     /// One of the moved trees was unlinked.
     TreeUnlinked,
+    /// A file has a name in the farm of links, too.
+    FileEntered,
+    /// There is another link to a file of the farm, under a scratch name.
+    LinkMade,
+    /// A file was replaced by that link; its directory has a time of its own, and may be writable.
+    FileReplaced,
+    /// The directory looks like one of a store object again.
+    DirectoryMended,
+    /// A file of the farm that nothing is a link to was removed.
+    UnusedLinkRemoved,
+    /// A repair has a good object under a scratch name.
+    ObjectRestored,
+    /// The good object and the bad one have changed places.
+    ObjectExchanged,
 }
 
 /// Which of the points kills the process: none, but for tests.

@@ -308,6 +308,107 @@ pub enum Error {
         #[source]
         source: Box<superpose_nar::Error>,
     },
+    /// The objects of another store cannot be taken: their paths mean something else.
+    #[error("'{url}' has the store directory '{found}', expected '{expected}'")]
+    ForeignSource {
+        /// The store that objects were to come from.
+        url: String,
+        /// The store directory of this store.
+        expected: superpose_store_path::StoreDir,
+        /// That of the other one.
+        found: superpose_store_path::StoreDir,
+    },
+    /// A good object could not be written, most often because the disk is full. What was repaired before stays
+    /// repaired; everything else is as it was.
+    #[error("cannot repair '{object}' in '{}'", path.display())]
+    CannotRepair {
+        /// The object.
+        object: String,
+        /// The layer, or the physical store directory.
+        path: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<superpose_nar::Error>,
+    },
+    /// An object is not what is known of it. Registered all the same, it would be trusted for what it is not.
+    #[error(
+        "{what} mismatch importing path '{path}': expected {expected}, found {found}; it was damaged or changed where it \
+         comes from (`superpose verify --check-contents` there tells), or on its way"
+    )]
+    HashMismatch {
+        /// The path.
+        path: String,
+        /// Which hash.
+        what: &'static str,
+        /// What is known of it.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// An object has another size than is known of it.
+    #[error("size mismatch importing path '{path}': expected an archive of {expected} bytes, found {found}")]
+    SizeMismatch {
+        /// The path.
+        path: String,
+        /// What is known of it, in bytes.
+        expected: u64,
+        /// What it is, in bytes.
+        found: u64,
+    },
+    /// Nobody who is trusted vouches for an object. Added all the same, whoever made it could run programs here.
+    #[error(
+        "cannot add path '{path}' because it lacks a signature by a trusted key: trust the key that signed it \
+         (--trusted-public-keys), or add it without (--no-check-sigs, or require-sigs=false in the store URL)"
+    )]
+    Untrusted {
+        /// The path.
+        path: String,
+    },
+    /// A stream of exported objects is not one, or ends too early.
+    #[error("the stream of exported objects is wrong at byte {offset}: expected {expected}, found {found}")]
+    ExportStream {
+        /// Where in the stream, in bytes from its beginning.
+        offset: u64,
+        /// What belongs there.
+        expected: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// An object that is to be passed on is not what was registered. What was written of it until then is of no use.
+    #[error(
+        "hash of path '{path}' has changed from '{expected}' to '{found}': `superpose verify --check-contents` shows \
+         what else has"
+    )]
+    Changed {
+        /// The path.
+        path: String,
+        /// What was registered.
+        expected: String,
+        /// What the object is.
+        found: String,
+    },
+    /// The receiver of a stream of exported objects failed.
+    #[error("cannot pass on the exported objects")]
+    WriteExport {
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+    /// An object that is to be registered cannot be used.
+    #[error("cannot register '{}'", path.display())]
+    CannotRegister {
+        /// The object.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<superpose_nar::Error>,
+    },
+    /// A path is to be recorded as valid without being looked at, and nothing says what its object is.
+    #[error("nothing says what the archive of '{path}' is: expected its hash and size, found none")]
+    NoArchiveHash {
+        /// The path.
+        path: String,
+    },
     /// The caller wanted the work to stop. What was done until then stays done, and the store is whole.
     #[error("stopped: what was done stays done, and the same command does the rest")]
     Stopped,

@@ -2,7 +2,8 @@
 //! The local overlay store: a writable layer over a Nix store that is never written.
 //!
 //! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
-//! also what every store below is. A [`Store`] adds, registers, deletes and verifies. It comes either from a local
+//! also what every store below is. A [`Store`] adds, imports, copies, registers, deletes, collects and verifies. It comes
+//! either from a local
 //! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
 //!
 //! ```
@@ -21,22 +22,25 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate deliberately does not print, read the environment, talk to daemons, build, substitute, or collect
-//! garbage: it deletes what it is told to when nothing needs it.
+//! The crate deliberately does not print, read the environment, talk to daemons, build, or substitute.
 #![forbid(unsafe_code)]
 
 mod crash;
 mod error;
+mod export_stream;
 mod flock;
 mod gc_lock;
+mod hash_pool;
 mod journal;
 mod layout;
+mod marks;
 pub mod mounting;
 mod path_lock;
 mod random;
 mod roots;
 mod state_dir;
 mod store;
+mod survey;
 mod temp_roots;
 mod upper_layer;
 mod usage;
@@ -49,12 +53,16 @@ pub use flock::LockWait;
 pub use layout::{Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
-    AddOptions, Added, Contents, DeleteOptions, Deleted, Durability, Fault, Liveness, MountProof,
-    OpenOptions, Outcome, Registered, Source, Store, VerifyOptions, VerifyReport, is_interrupted,
+    AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, Copied, CopyOptions,
+    DeleteOptions, Deleted, Duplicated, Durability, Effect, Fault, Imported, Kept, Liveness, Modified,
+    MountProof, NewObject, Note, ObjectSource, Obstacle, OpenOptions, OptimiseOptions, Optimised, Outcome,
+    Presence, Reason, Recursion, RegisterOptions, Registered, Repaired, SignatureCheck, Skipped, Source,
+    Store, Untrusted, VerifyOptions, VerifyReport, is_interrupted,
 };
+pub use survey::Survey;
 pub use upper_layer::Layer;
 pub use usage::Usage;
-pub use view::{Merged, StoreView};
+pub use view::{Exported, Merged, StoreView};
 pub use watch::{Doing, Progress, Watch, Watcher};
 
 pub use {

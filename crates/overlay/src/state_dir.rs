@@ -41,6 +41,10 @@ pub(crate) const GC_LOCK: &str = "gc.lock";
 /// Where a collector listens for new temporary roots, relative to the state directory.
 pub(crate) const GC_SOCKET: &str = "gc-socket/socket";
 
+/// The directory of the collector's socket, and its name there.
+const GC_SOCKET_DIRECTORY: &str = "gc-socket";
+pub(crate) const GC_SOCKET_NAME: &str = "socket";
+
 /// When a directory gets the mode that it should have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModeRule {
@@ -286,6 +290,14 @@ impl StateDir {
             .directory
             .create_below(GC_ROOTS, SHARED_MODE, ModeRule::WhenCreated)?;
         roots.create_below(AUTO, SHARED_MODE, ModeRule::WhenCreated)
+    }
+
+    /// Opens the directory of the collector's socket, and makes it if it is missing.
+    pub(crate) fn create_gc_socket_directory(&self) -> Result<Directory> {
+        self.ensure_writable("listen for temporary roots")?;
+        self.0
+            .directory
+            .create_below(GC_SOCKET_DIRECTORY, SHARED_MODE, ModeRule::WhenCreated)
     }
 
     /// Returns the path of the directory of the indirect roots.

@@ -14,6 +14,8 @@ pub enum Doing {
     Hashing,
     /// Objects of two layers are compared.
     Comparing,
+    /// Objects are searched for identical files.
+    Searching,
     /// Identical files become links.
     Linking,
     /// Objects are moved out of the layer and unlinked.
@@ -29,6 +31,7 @@ impl fmt::Display for Doing {
         f.write_str(match self {
             Doing::Hashing => "hashing objects",
             Doing::Comparing => "comparing objects",
+            Doing::Searching => "searching objects",
             Doing::Linking => "linking files",
             Doing::Deleting => "deleting objects",
             Doing::Copying => "copying objects",

@@ -110,6 +110,16 @@ pub enum Error {
         /// What it should have been.
         expected: &'static str,
     },
+    /// A text is not a key. Only the name is quoted: the rest may be a secret.
+    #[error("the {kind} key `{name}` is not valid: expected {expected}")]
+    Key {
+        /// `public` or `secret`.
+        kind: &'static str,
+        /// The part before the `:`, shortened.
+        name: String,
+        /// What it should have been.
+        expected: &'static str,
+    },
     /// A content address, or references, that no object can have.
     #[error("no path for `{name}` with method {method:?} and {algorithm}: {problem}")]
     ContentPath {

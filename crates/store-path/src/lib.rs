@@ -2,8 +2,8 @@
 //! Store paths, hashes, content addresses, derivations and store URLs of Nix, as values.
 //!
 //! Everything here is a function of its arguments. What this crate deliberately does not do: it opens no file
-//! and no socket, reads no environment, holds no global state and no fixed store directory, verifies no
-//! signature, builds nothing, and reads no archive. Every parser takes bytes, bounds what it makes of them,
+//! and no socket, reads no environment, holds no global state and no fixed store directory, makes no keys,
+//! builds nothing, and reads no archive. Every parser takes bytes, bounds what it makes of them,
 //! and answers any input with a value or an [`Error`].
 //!
 //! # Example
@@ -38,7 +38,7 @@
 //! # Features
 //!
 //! `serde`: paths, hashes, content addresses and signatures as their texts. `blake3`: hashes of that
-//! algorithm.
+//! algorithm. `signing`: keys that sign and check what is known of a path.
 #![forbid(unsafe_code)]
 
 mod base64;
@@ -46,7 +46,10 @@ mod content_address;
 mod content_path;
 mod derivation;
 mod error;
+mod fingerprint;
 mod hash;
+#[cfg(feature = "signing")]
+mod keys;
 mod lexical;
 mod name;
 pub mod nix32;
@@ -65,6 +68,8 @@ pub use derivation::{
 };
 pub use error::{Error, Result};
 pub use hash::{Hash, HashAlgorithm, HashEncoding, Hasher, ModuloGeneration, ModuloHasher, hash_bytes};
+#[cfg(feature = "signing")]
+pub use keys::{PublicKey, SecretKey, TrustedKeys};
 pub use name::{MAX_NAME_LEN, Name};
 pub use reference::{MAX_NESTING, MAX_URL_LEN, StoreKind, StoreReference, UrlWarning};
 pub use settings::{

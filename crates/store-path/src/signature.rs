@@ -83,6 +83,13 @@ impl Signature {
     pub fn key_name(&self) -> &str {
         self.0.split_once(':').map_or("", |(key, _)| key)
     }
+
+    /// Returns the bytes of the signature itself.
+    #[must_use]
+    pub fn value(&self) -> Vec<u8> {
+        let text = self.0.split_once(':').map_or("", |(_, value)| value);
+        base64::decode(text.as_bytes()).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Signature {

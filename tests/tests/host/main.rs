@@ -5,9 +5,12 @@
 mod bad_databases;
 mod bad_urls;
 mod local_store;
+mod long_work;
 mod object;
 mod odd_names;
+mod optimising;
 mod references;
+mod roots;
 mod run;
 mod smoke;
 mod usage;
@@ -21,10 +24,13 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     usage::register(&mut suite);
     local_store::register(&mut suite);
+    long_work::register(&mut suite);
     references::register(&mut suite);
     bad_urls::register(&mut suite);
     bad_databases::register(&mut suite);
     odd_names::register(&mut suite);
+    optimising::register(&mut suite);
+    roots::register(&mut suite);
     run::register(&mut suite);
     suite.run()
 }

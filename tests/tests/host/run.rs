@@ -26,6 +26,7 @@ pub(crate) fn register(suite: &mut Suite) {
         the_mount_is_seen_by_the_command_alone,
         a_duplicate_is_deleted_and_the_lower_copy_shows_again,
         what_is_only_below_is_not_deleted,
+        a_bad_lower_object_is_repaired_above,
         what_refers_to_lower_objects_is_added_and_deleted,
         an_interrupted_run_leaves_nothing_behind,
         a_live_log_below_is_read,
@@ -260,6 +261,34 @@ fn a_duplicate_is_deleted_and_the_lower_copy_shows_again() -> Result<()> {
         "{after}"
     );
     Ok(())
+}
+
+/// The marks that keep the lower object from shining through are attributes that anybody may set on what is his.
+fn a_bad_lower_object_is_repaired_above() -> Result<()> {
+    let (frozen, good) = (frozen()?, frozen()?);
+    let below = frozen.layers.lower_dir().join(Frozen::name(&frozen.program)?);
+    fs::write(below.join("bin/run"), "bad")?;
+    fs::write(below.join("more"), "bad")?;
+    let lower = Tree::of(&frozen.layers.lower())?;
+    let repaired = frozen
+        .script(&format!(
+            "\"$0\" ensure {}; \"$0\" verify --check-contents --repair --from {}",
+            frozen.program,
+            good.layers.lower().display()
+        ))?
+        .succeed()?;
+    ensure!(repaired.text()?.ends_with("1 faults, 1 repaired\n"), "{repaired}");
+    let seen = frozen.script(&format!(
+        "\"$0\" verify --check-contents; cd {}/{}; cat bin/run; ls",
+        frozen.layers.merged().display(),
+        Frozen::name(&frozen.program)?.display()
+    ))?;
+    let seen = seen.succeed()?;
+    ensure!(
+        seen.text()?.ends_with(&format!("{}bin\nlib\n", frozen.library)),
+        "{seen}"
+    );
+    lower.expect_unchanged(&frozen.layers.lower())
 }
 
 fn what_is_only_below_is_not_deleted() -> Result<()> {

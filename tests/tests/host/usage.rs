@@ -18,7 +18,7 @@ pub(crate) fn register(suite: &mut Suite) {
     );
 }
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 26] = [
     "status",
     "check-mount",
     "mount",
@@ -33,9 +33,18 @@ const COMMANDS: [&str; 17] = [
     "add-nar",
     "dump",
     "restore",
+    "export",
+    "import",
+    "copy",
     "delete",
+    "gc",
     "add-root",
+    "optimise",
     "verify",
+    "sign",
+    "dump-db",
+    "load-db",
+    "register-validity",
 ];
 
 fn every_command_has_help_with_an_example() -> Result<()> {
@@ -117,6 +126,9 @@ fn wrong_arguments_are_wrong_usage() -> Result<()> {
         ("add-nar", "--name"),
         ("dump", "PATH"),
         ("restore", "DEST"),
+        ("export", "PATH"),
+        ("copy", "--to"),
+        ("sign", "--key-file"),
         ("delete", "PATH"),
         ("add-root", "LINK"),
     ] {
@@ -159,6 +171,32 @@ fn wrong_arguments_are_wrong_usage() -> Result<()> {
         &["--add-root", "one path"],
     )?;
     refused(&layers, &["add", "/"], &["--name"])?;
+    refused(&layers, &["copy", "--to", "/x"], &["required", "PATH"])?;
+    refused(&layers, &["copy", "--to", "rubbish", OBJECT], &["rubbish"])?;
+    refused(
+        &layers,
+        &["copy", "--from", "unix:///x", OBJECT],
+        &["daemon's store"],
+    )?;
+    refused(
+        &layers,
+        &["copy", "--to", "/x", "--trusted-public-keys", "a:b", OBJECT],
+        &["public key `a`", "32 bytes"],
+    )?;
+    refused(&layers, &["sign", OBJECT], &["--key-file"])?;
+    let rubbish = layers.file("rubbish", "k:YWJj\n")?;
+    refused(
+        &layers,
+        &["sign", "--key-file", &rubbish.display().to_string(), OBJECT],
+        &["secret key `k`", "64 bytes"],
+    )?;
+    refused(&layers, &["verify", "--sigs-needed", "x"], &["--sigs-needed"])?;
+    refused(
+        &layers,
+        &["verify", "--trusted-public-keys", "rubbish"],
+        &["public key"],
+    )?;
+    refused(&layers, &["load-db", "a", "b"], &["'b'"])?;
     refused(&layers, &["check-mount", "--upper", "/u", "/d"], &["--lower"])?;
     refused(&layers, &["check-mount", "--lower", "/l", "/d"], &["--upper"])?;
     refused(
@@ -211,7 +249,15 @@ fn what_is_no_store_path_is_wrong_usage() -> Result<()> {
         ("/nix/store/z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-", "name"),
         ("/nix/store/z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-a b", "`a b`"),
     ] {
-        for command in ["path-info", "check-validity", "ensure", "dump", "delete"] {
+        for command in [
+            "path-info",
+            "check-validity",
+            "ensure",
+            "dump",
+            "export",
+            "dump-db",
+            "delete",
+        ] {
             refused(&layers, &[command, path], &[why])?;
         }
         refused(&layers, &["query", "--size", path], &[why])?;

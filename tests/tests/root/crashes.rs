@@ -13,16 +13,22 @@ pub(crate) fn register(suite: &mut Suite) {
         [Need::Root, Need::CrashPoints],
         an_addition,
         an_addition_that_refers_below,
+        an_import,
+        a_copy,
+        a_registration_and_a_signature,
         a_deletion_of_own_objects,
         a_deletion_of_duplicates,
         a_deletion_of_everything_at_once,
+        a_collection,
+        a_deduplication,
         a_recovery_that_is_killed_itself
     );
     trials!(
         suite,
         [Need::CrashPoints],
         an_addition_to_a_local_store,
-        a_deletion_from_a_local_store
+        a_deletion_from_a_local_store,
+        a_collection_of_a_local_store
     );
 }
 
@@ -168,6 +174,76 @@ fn an_addition_that_refers_below() -> Result<()> {
     Ok(())
 }
 
+/// A store beside the others, with a tree and a program that refers to it and to something below.
+fn elsewhere(store: &Store) -> Result<(Layers, [String; 2])> {
+    let layers = Layers::new()?;
+    layers.add_tree_below("one", &[])?;
+    let tree = layers.add_tree_below("tree", &[])?;
+    let program = layers.add_below("program", "program\n", &[&tree, &store.duplicates[0]])?;
+    Ok((layers, [tree, program]))
+}
+
+/// All of it is there, or nothing: they came in one batch.
+fn expect_all_or_nothing(store: &Store, paths: &[String]) -> Result<()> {
+    let invalid = store
+        .layers
+        .superpose()?
+        .args(["check-validity", "--print-invalid"]);
+    let invalid = invalid.args(paths).succeed()?;
+    let invalid = invalid.text()?.lines().count();
+    ensure!(
+        invalid == 0 || invalid == paths.len(),
+        "{invalid} of {paths:?} are not valid"
+    );
+    Ok(())
+}
+
+fn at_every_point_of_a_batch(
+    operation: impl Fn(Invocation, &Layers, &[String; 2]) -> Result<Invocation>,
+) -> Result<()> {
+    let (source, paths) = elsewhere(&overlay()?)?;
+    let points = at_every_point_then(
+        |program, _| operation(program, &source, &paths),
+        |store| expect_all_or_nothing(store, &paths),
+    )?;
+    // Scratch names, two objects unpacked and moved, two syncs, rows.
+    ensure!(points >= 8, "only {points} points");
+    Ok(())
+}
+
+fn an_import() -> Result<()> {
+    at_every_point_of_a_batch(|program, source, paths| {
+        let stream = source.below()?.arg("export").args(paths).succeed()?.stdout;
+        Ok(program.arg("import").input(stream))
+    })
+}
+
+fn a_copy() -> Result<()> {
+    at_every_point_of_a_batch(|program, source, paths| {
+        let copy = program.args(["copy", "--from"]).arg(source.lower_url());
+        Ok(copy.arg(&paths[1]))
+    })
+}
+
+/// One transaction each: there is no point in between at which they could be killed.
+fn a_registration_and_a_signature() -> Result<()> {
+    let key = "k:9DGFYRm0owKiMqsAdOwykae8XJzefyUn75OUb4uovj8s0887pONLSXKVTs+L+KvwcS8Dar8ZBU4Jw6nSZAuQUg==";
+    let signing = |program: Invocation, store: &Store| -> Result<Invocation> {
+        let key = store.layers.file("key", key)?;
+        Ok(program
+            .args(["sign", "-r", "--key-file"])
+            .arg(key)
+            .args(&store.own))
+    };
+    ensure!(at_every_point(signing)? == 0);
+    let loading = |program: Invocation, store: &Store| -> Result<Invocation> {
+        let text = store.layers.superpose()?.arg("dump-db").succeed()?.stdout;
+        Ok(program.arg("load-db").input(text))
+    };
+    ensure!(at_every_point(loading)? == 0);
+    Ok(())
+}
+
 fn a_deletion_of_own_objects() -> Result<()> {
     let points = at_every_point_of_a_deletion(|program, store| Ok(program.arg("delete").args(&store.own)))?;
     ensure!(points >= 6, "only {points} points");
@@ -184,6 +260,24 @@ fn a_deletion_of_duplicates() -> Result<()> {
 fn a_deletion_of_everything_at_once() -> Result<()> {
     let points =
         at_every_point(|program, store| Ok(program.arg("delete").args(&store.own).args(&store.duplicates)))?;
+    ensure!(points >= 12, "only {points} points");
+    Ok(())
+}
+
+fn a_collection() -> Result<()> {
+    let points = at_every_point_of_a_deletion(|program, _| Ok(program.arg("gc")))?;
+    ensure!(points >= 12, "only {points} points");
+    Ok(())
+}
+
+/// What is in both layers is dropped, and what two objects above have in common becomes links.
+fn a_deduplication() -> Result<()> {
+    let points = at_every_point(|program, store| {
+        for name in ["twin", "other-twin"] {
+            store.layers.add_above(name, "the text of both\n", &[])?;
+        }
+        Ok(program.arg("optimise"))
+    })?;
     ensure!(points >= 12, "only {points} points");
     Ok(())
 }
@@ -255,5 +349,18 @@ fn a_deletion_from_a_local_store() -> Result<()> {
         |program, _, paths| Ok(program.arg("delete").args(paths)),
     )?;
     ensure!(points >= 3, "only {points} points");
+    Ok(())
+}
+
+fn a_collection_of_a_local_store() -> Result<()> {
+    let points = at_every_point_of_a_local_store(
+        |layers| {
+            let library = layers.add_below("library", "1", &[])?;
+            layers.add_below("program", "2", &[&library])?;
+            Ok(Vec::new())
+        },
+        |program, _, _| Ok(program.arg("gc")),
+    )?;
+    ensure!(points >= 5, "only {points} points");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use superpose_tests::{Layers, Need, OverlayMount, SmallDisk, Suite, trials};
+use superpose_tests::{Invocation, Layers, Need, OverlayMount, SmallDisk, Suite, trials};
 
 pub(crate) fn register(suite: &mut Suite) {
     trials!(
@@ -136,6 +136,7 @@ fn space(kind: Kind) -> Result<()> {
         ensure!(failed.errors().contains("No space left on device"), "{failed}");
         small.works()?;
     }
+    imports(&small)?;
     // As one tree of many files.
     let tree = small.layers.join("tree");
     fs::create_dir(&tree)?;
@@ -143,6 +144,55 @@ fn space(kind: Kind) -> Result<()> {
         fs::write(tree.join(number.to_string()), vec![number; 1 << 20])?;
     }
     small.fails(&tree)?;
+    small.works()
+}
+
+/// Objects that fit one by one and not together, by a stream and by a copy.
+fn imports(small: &Small) -> Result<()> {
+    let other = Layers::new()?;
+    let mut paths = Vec::new();
+    for number in 0..6 {
+        // Some wait in memory until the whole batch is there, others go to the disk at once.
+        let file = other.file(
+            &format!("part-{number}"),
+            vec![number; if number < 3 { 6 << 20 } else { 900 << 10 }],
+        )?;
+        paths.push(other.below()?.arg("add").arg(file).succeed()?.line()?.to_owned());
+    }
+    for number in 6..30 {
+        let file = other.file(&format!("part-{number}"), vec![number; 900 << 10])?;
+        paths.push(other.below()?.arg("add").arg(file).succeed()?.line()?.to_owned());
+    }
+    let stream = other.below()?.arg("export").args(&paths).succeed()?.stdout;
+    let before = (small.layers.upper_names()?, small.rows()?);
+    let import =
+        || -> Result<Invocation> { Ok(small.layers.superpose()?.arg("import").input(stream.clone())) };
+    let copy = small
+        .layers
+        .superpose()?
+        .args(["copy", "--from"])
+        .arg(other.lower_url())
+        .args(&paths);
+    for failed in [import()?.exit_with(1)?, copy.exit_with(1)?] {
+        ensure!(failed.errors().contains("No space left on device"), "{failed}");
+        ensure!(failed.stdout.is_empty(), "{failed}");
+        let after = (small.layers.upper_names()?, small.rows()?);
+        ensure!(before == after, "something was left: {before:?}, then {after:?}");
+    }
+    small
+        .layers
+        .superpose()?
+        .args(["verify", "--check-contents"])
+        .succeed()?;
+    // A part of them fits.
+    let fits = other.below()?.arg("export").args(&paths[..2]).succeed()?.stdout;
+    small.layers.superpose()?.arg("import").input(fits).succeed()?;
+    small
+        .layers
+        .superpose()?
+        .arg("delete")
+        .args(&paths[..2])
+        .succeed()?;
     small.works()
 }
 

@@ -3,14 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod check_mount;
+mod collecting;
 mod crashes;
+mod crashing_repairs;
 mod deleting;
 mod full_disk;
 mod hooks;
 mod manual;
+mod moving_roots;
 mod nested;
+mod optimising;
 mod readme;
+mod repairing;
 mod smoke;
+mod stress;
 mod verifying;
 
 use std::process::ExitCode;
@@ -25,9 +31,15 @@ fn main() -> ExitCode {
     hooks::register(&mut suite);
     deleting::register(&mut suite);
     full_disk::register(&mut suite);
+    moving_roots::register(&mut suite);
     nested::register(&mut suite);
+    optimising::register(&mut suite);
     readme::register(&mut suite);
+    collecting::register(&mut suite);
     crashes::register(&mut suite);
     verifying::register(&mut suite);
+    crashing_repairs::register(&mut suite);
+    repairing::register(&mut suite);
+    stress::register(&mut suite);
     suite.run()
 }

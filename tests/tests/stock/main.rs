@@ -3,13 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
 mod beside;
+mod collecting;
 mod deleting;
 mod deviations;
 mod local_stores;
 mod mounts;
+mod moving;
+mod optimising;
 mod overlay_stores;
 mod smoke;
+mod stress;
 mod together;
+mod turns;
+mod verifying;
 
 use std::process::ExitCode;
 
@@ -21,8 +27,14 @@ fn main() -> ExitCode {
     local_stores::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
+    turns::register(&mut suite);
+    stress::register(&mut suite);
     mounts::register(&mut suite);
+    moving::register(&mut suite);
+    optimising::register(&mut suite);
     deviations::register(&mut suite);
+    collecting::register(&mut suite);
     deleting::register(&mut suite);
+    verifying::register(&mut suite);
     suite.run()
 }

@@ -98,7 +98,7 @@ fn crates(filter: Option<&str>, parts: &mut Vec<(String, Tally)>) -> Result<()> 
     }
     parts.push((
         "harness".to_owned(),
-        libtest(&["--package", "superpose-tests", "--lib"], filter)?,
+        libtest(&["--package", "superpose-tests", "--lib", "--bins"], filter)?,
     ));
     parts.push((
         "documentation".to_owned(),

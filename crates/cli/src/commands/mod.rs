@@ -6,15 +6,24 @@ mod add_nar;
 mod add_root;
 mod check_mount;
 mod check_validity;
+mod copy;
 mod delete;
 mod dump;
+mod dump_db;
 mod ensure;
+mod export;
+mod gc;
+mod import;
+mod load_db;
 mod mount;
+mod optimise;
 mod path_info;
 mod query;
+mod register_validity;
 mod remount;
 mod restore;
 mod run;
+mod sign;
 mod status;
 mod umount;
 mod verify;
@@ -45,9 +54,18 @@ pub(crate) enum Command {
     AddNar(add_nar::Args),
     Dump(dump::Args),
     Restore(restore::Args),
+    Export(export::Args),
+    Import(import::Args),
+    Copy(copy::Args),
     Delete(delete::Args),
+    Gc(gc::Args),
     AddRoot(add_root::Args),
+    Optimise(optimise::Args),
     Verify(verify::Args),
+    Sign(sign::Args),
+    DumpDb(dump_db::Args),
+    LoadDb(load_db::Args),
+    RegisterValidity(register_validity::Args),
 }
 
 /// What a store's mount has to be good for.
@@ -102,9 +120,18 @@ impl Command {
             Command::AddNar(args) => args.run(context),
             Command::Dump(args) => args.run(context),
             Command::Restore(args) => args.run(context),
+            Command::Export(args) => args.run(context),
+            Command::Import(args) => args.run(context),
+            Command::Copy(args) => args.run(context),
             Command::Delete(args) => args.run(context),
+            Command::Gc(args) => args.run(context),
             Command::AddRoot(args) => args.run(context),
+            Command::Optimise(args) => args.run(context),
             Command::Verify(args) => args.run(context),
+            Command::Sign(args) => args.run(context),
+            Command::DumpDb(args) => args.run(context),
+            Command::LoadDb(args) => args.run(context),
+            Command::RegisterValidity(args) => args.run(context),
         }
     }
 }

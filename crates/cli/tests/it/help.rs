@@ -46,7 +46,20 @@ fn every_command_refuses_what_it_does_not_know() {
 #[test]
 fn every_command_that_needs_arguments_says_so() {
     let stand = Stand::new();
-    let need_none = ["status", "check-mount", "mount", "umount", "remount", "verify"];
+    let need_none = [
+        "status",
+        "check-mount",
+        "mount",
+        "umount",
+        "remount",
+        "gc",
+        "optimise",
+        "verify",
+        "import",
+        "dump-db",
+        "load-db",
+        "register-validity",
+    ];
     for name in names().iter().filter(|name| !need_none.contains(&name.as_str())) {
         let ended = stand.run(&[name]);
         assert_eq!(ended.status, 2, "{name}");
@@ -72,6 +85,7 @@ fn arguments_that_exclude_one_another() {
     };
     let path = "0g1savw1cf7pji42hasyx0smc4aw15nw-x";
     check(&["path-info", "--all", path]);
+    check(&["optimise", "--only-duplicates", "--only-links"]);
     check(&["path-info", "--all", "--stdin"]);
     check(&["path-info", "--json-format", "2", path]);
     check(&["query", path]);
@@ -79,6 +93,9 @@ fn arguments_that_exclude_one_another() {
     check(&["query", "--references"]);
     check(&["query", "--hash-part", "0g1savw1cf7pji42hasyx0smc4aw15nw", path]);
     check(&["check-validity", "--json", "--print-invalid", path]);
+    check(&["gc", "--print-dead", "--print-live"]);
+    check(&["gc", "--print-roots", "--max-freed", "1"]);
+    check(&["gc", "--print-dead", "--dry-run"]);
     check(&["check-mount", "--upper", "/u", "/m"]);
     check(&["check-mount", "--lower", "/l", "/m"]);
     check(&["check-mount", "--upper", "/u", "--lower", "/l"]);

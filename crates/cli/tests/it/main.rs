@@ -4,6 +4,7 @@
 mod data;
 mod errors;
 mod help;
+mod moving;
 mod objects;
 mod overlay;
 mod questions;

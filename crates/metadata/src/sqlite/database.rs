@@ -21,7 +21,8 @@ use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
 use super::reserved;
 use super::transaction::Transaction;
 use crate::{
-    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
+    RealisationKind, Result, Visit,
 };
 
 /// How a database is being accessed.
@@ -139,6 +140,15 @@ impl Database {
         Ok(Transaction::new(self))
     }
 
+    /// Tells whether the database has the tables for realisations of a kind, which only some releases of Nix make, and
+    /// only with the experimental feature for them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn keeps_realisations(&self, kind: RealisationKind) -> Result<bool> {
+        self.read(|reader| reader.keeps_realisations(kind))
+    }
+
     /// Frees the ballast file, as is done at the start of a garbage collection. It is made again when the database is
     /// next opened.
     ///
@@ -185,7 +195,7 @@ impl Database {
     }
 
     /// Asks something, which is asked again if the answer may be wrong.
-    fn read<T>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<T>) -> Result<T> {
+    pub(super) fn read<T>(&self, mut ask: impl FnMut(&Reader<'_>) -> Result<T>) -> Result<T> {
         match &self.backing {
             Backing::ReadWrite { connection, .. } => retry(&self.files.database, self.busy_limit, || {
                 self.reader(connection).snapshot(&mut ask)
@@ -264,6 +274,10 @@ impl MetadataSource for Database {
         self.read(|reader| reader.path_infos(paths))
     }
 
+    fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        self.read(|reader| reader.archives(paths))
+    }
+
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {
         self.read(|reader| reader.closure(roots, direction))
     }
@@ -290,6 +304,10 @@ impl MetadataSource for Database {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>> {
         self.read(|reader| reader.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        self.read(|reader| reader.realisations_of(outputs))
     }
 
     /// Shows every valid path.

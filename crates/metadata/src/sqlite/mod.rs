@@ -10,6 +10,7 @@ mod database;
 mod descriptors;
 mod fault;
 mod files;
+mod liveness;
 mod options;
 mod read;
 mod read_only;

@@ -10,10 +10,10 @@ use superpose_store_path::{HashPart, StoreDir, StorePath};
 use super::fault::explain;
 use super::room::Room;
 use super::rows::{Record, info_columns};
-use crate::{Error, Outputs, PathInfo, Result, Visit};
+use crate::{ArchiveInfo, Error, Outputs, PathInfo, Result, Visit};
 
 pub(super) const ID_BY_PATH: &str = "SELECT id FROM ValidPaths WHERE path = ?1";
-const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
+pub(super) const PATH_BY_ID: &str = "SELECT path FROM ValidPaths WHERE id = ?1";
 const INFO_BY_PATH: &str = concat!("SELECT ", info_columns!(), ", id FROM ValidPaths WHERE path = ?1");
 /// The primary key's index holds both columns, unlike Nix's old index on the first, which the planner might prefer.
 pub(super) const REFERENCES: &str =
@@ -118,6 +118,17 @@ impl<'a> Reader<'a> {
 
     pub(super) fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {
         Ok(self.ids(paths)?.into_iter().map(|id| id.is_some()).collect())
+    }
+
+    pub(super) fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        let mut info_by_path = self.prepare(INFO_BY_PATH)?;
+        let mut text = FullPath::new(self.store_dir);
+        self.in_path_order(paths, |path| {
+            let name = || self.store_dir.join(path);
+            info_by_path.first(text.of(path), |row| {
+                Ok(ArchiveInfo::from(&self.record(row, &name).info(path)?))
+            })
+        })
     }
 
     pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
@@ -245,7 +256,7 @@ impl<'a> Reader<'a> {
 }
 
 /// What a row is called in errors if its path is of no use.
-fn row_name(id: i64) -> String {
+pub(super) fn row_name(id: i64) -> String {
     format!("row {id}")
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Realisations, in both kinds of table.
 
+use std::collections::HashSet;
+
 use rusqlite::{OptionalExtension, Row};
+use superpose_store_path::StorePath;
 
 use super::fault::lacks_tables;
 use super::read::Reader;
@@ -13,6 +16,8 @@ use crate::{Error, Realisation, RealisationKey, RealisationKind, Result};
 struct Statements {
     /// By derivation and output: id, full output path, signatures.
     select: &'static str,
+    /// All: id, full output path, signatures, derivation, output.
+    all: &'static str,
     /// Takes derivation, output, full output path and signatures.
     insert: &'static str,
     update: &'static str,
@@ -24,6 +29,8 @@ struct Statements {
 const HASH_MODULO: Statements = Statements {
     select: "SELECT r.id, v.path, r.signatures FROM Realisations r JOIN ValidPaths v ON v.id = r.outputPath \
         WHERE r.drvPath = ?1 AND r.outputName = ?2",
+    all: "SELECT r.id, v.path, r.signatures, r.drvPath, r.outputName \
+        FROM Realisations r JOIN ValidPaths v ON v.id = r.outputPath",
     insert: "INSERT INTO Realisations (drvPath, outputName, outputPath, signatures) \
         SELECT ?1, ?2, id, ?4 FROM ValidPaths WHERE path = ?3",
     update: "UPDATE Realisations SET signatures = ?2 WHERE id = ?1",
@@ -34,6 +41,7 @@ const HASH_MODULO: Statements = Statements {
 
 const BUILD_TRACE: Statements = Statements {
     select: "SELECT id, outputPath, signatures FROM BuildTraceV3 WHERE drvPath = ?1 AND outputName = ?2",
+    all: "SELECT id, outputPath, signatures, drvPath, outputName FROM BuildTraceV3",
     insert: "INSERT INTO BuildTraceV3 (drvPath, outputName, outputPath, signatures) VALUES (?1, ?2, ?3, ?4)",
     update: "UPDATE BuildTraceV3 SET signatures = ?2 WHERE id = ?1",
     tables: schema::BUILD_TRACE,
@@ -68,6 +76,45 @@ impl Reader<'_> {
             })
             .optional();
         row.map_err(|error| self.fail(error))?.transpose()
+    }
+
+    /// Reads the whole tables, once: in that of Nix 2.35 output paths have no index, and both are small.
+    pub(super) fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        let wanted: HashSet<String> = outputs.iter().map(|path| self.store_dir.join(path)).collect();
+        let mut found = Vec::new();
+        for kind in [RealisationKind::HashModulo, RealisationKind::BuildTrace] {
+            let statements = statements(kind);
+            if wanted.is_empty() || !self.keeps_realisations(kind)? {
+                continue;
+            }
+            self.prepare(statements.all)?.each((), |row| {
+                let unnamed = || statements.signatures.to_owned();
+                let record = self.record(row, &unnamed);
+                // What is wrong with another row is no matter here.
+                if !record
+                    .text(1, statements.output_path)
+                    .is_ok_and(|path| str::from_utf8(path).is_ok_and(|path| wanted.contains(path)))
+                {
+                    return Ok(());
+                }
+                let key = RealisationKey {
+                    kind,
+                    derivation: record.utf8(3, "drvPath")?.to_owned(),
+                    output: record.utf8(4, "outputName")?.to_owned(),
+                };
+                found.push(self.realisation_of(row, &key, statements)?.1);
+                Ok(())
+            })?;
+        }
+        found.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(found)
+    }
+
+    pub(super) fn keeps_realisations(&self, kind: RealisationKind) -> Result<bool> {
+        match self.connection.prepare_cached(statements(kind).select) {
+            Err(error) if lacks_tables(&error) => Ok(false),
+            prepared => prepared.map(|_| true).map_err(|error| self.fail(error)),
+        }
     }
 
     fn realisation_of(

@@ -12,11 +12,12 @@ use super::database::Database;
 use super::fault::explain;
 use super::register::RegisterStats;
 use super::room::Room;
-use super::write::Writer;
-use crate::{Error, MetadataSource, PathInfo, Realisation, Result};
+use super::write::{Columns, Writer};
+use crate::{ArchiveInfo, Error, MetadataSource, PathInfo, Realisation, Result};
 
 const DELETE_BY_ID: &str = "DELETE FROM ValidPaths WHERE id = ?1";
 const OTHER_REFERRERS: &str = "SELECT referrer FROM Refs WHERE reference = ?1";
+const SET_ARCHIVE: &str = "UPDATE ValidPaths SET hash = ?2, narSize = ?3 WHERE path = ?1";
 const SET_SIGNATURES: &str = "UPDATE ValidPaths SET sigs = ?2 WHERE path = ?1";
 
 /// A transaction that writes. Dropped without [`commit`](Self::commit), it leaves no trace.
@@ -126,6 +127,27 @@ impl<'a> Transaction<'a> {
             delete.execute([id]).map_err(|error| writer.fail(error))?;
         }
         Ok(ids.len() as u64)
+    }
+
+    /// Replaces hash and length of the archive of a valid path, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`Error::NotValid`] if the path is not valid; a hash of another algorithm than SHA-256, or a length that no column
+    /// holds.
+    pub fn set_archive(&mut self, path: &StorePath, archive: &ArchiveInfo) -> Result<()> {
+        let writer = self.writer()?;
+        let columns = Columns::of(
+            &PathInfo::new(path.clone(), archive.hash, archive.size),
+            writer.store_dir,
+        )?;
+        let mut update = writer.prepare(SET_ARCHIVE)?;
+        let changed = update
+            .execute((writer.store_dir.join(path), columns.hash, columns.nar_size))
+            .map_err(|error| writer.fail(error))?;
+        match changed {
+            0 => Err(writer.reader().not_valid(path)),
+            _ => Ok(()),
+        }
     }
 
     /// Adds signatures to a valid path. Those that it has stay.

@@ -203,16 +203,16 @@ impl<'a> PathWriter<'a> {
 }
 
 /// Columns as Nix writes them: what is not known is null, never an empty text.
-struct Columns {
-    hash: String,
-    nar_size: Option<i64>,
+pub(super) struct Columns {
+    pub(super) hash: String,
+    pub(super) nar_size: Option<i64>,
     ultimate: Option<i64>,
     signatures: Option<String>,
     content_address: Option<String>,
 }
 
 impl Columns {
-    fn of(info: &PathInfo, store_dir: &StoreDir) -> Result<Self> {
+    pub(super) fn of(info: &PathInfo, store_dir: &StoreDir) -> Result<Self> {
         let found = info.nar_hash.algorithm();
         if found != HashAlgorithm::Sha256 {
             return Err(Error::NarHashAlgorithm {

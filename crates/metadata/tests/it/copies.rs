@@ -61,6 +61,10 @@ impl MetadataSource for Watching<'_> {
         self.inner.realisations(keys)
     }
 
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>, Error> {
+        self.inner.realisations_of(outputs)
+    }
+
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Result<(), Error> {
         self.inner.for_each_valid_path(visit)
     }

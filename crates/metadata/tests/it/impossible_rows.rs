@@ -18,6 +18,7 @@ fn check(change: &str, expected: Option<&str>) {
     drop(raw);
     for database in [state.read_write(), state.read_only()] {
         let infos = database.path_infos(&[path("lib")]);
+        let archives = database.archives(&[path("lib")]);
         let walked = database.closure_infos(&[path("app")], &mut |paths| Ok(vec![false; paths.len()]));
         let left_out = database.closure_infos(&[path("app")], &mut |paths| {
             Ok(paths.iter().map(|path| path.name() == "lib").collect())
@@ -38,10 +39,11 @@ fn check(change: &str, expected: Option<&str>) {
         match expected {
             None => {
                 assert!(infos.unwrap()[0].is_some());
+                assert!(archives.unwrap()[0].is_some());
                 assert_eq!(walked.unwrap().len(), 4);
             }
             Some(expected) => {
-                for error in [infos.unwrap_err(), walked.unwrap_err()] {
+                for error in [infos.unwrap_err(), archives.unwrap_err(), walked.unwrap_err()] {
                     let message = chain(&error);
                     assert!(
                         message.contains(expected) && message.contains("-lib` in `/"),

@@ -10,6 +10,7 @@ mod child;
 mod copies;
 mod fixture;
 mod impossible_rows;
+mod liveness;
 mod one_process;
 mod open;
 mod read_only;

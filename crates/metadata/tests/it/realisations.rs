@@ -24,6 +24,13 @@ fn realisation(kind: RealisationKind, output: &str) -> Realisation {
     }
 }
 
+fn other_than(kind: RealisationKind) -> RealisationKind {
+    match kind {
+        RealisationKind::HashModulo => RealisationKind::BuildTrace,
+        RealisationKind::BuildTrace => RealisationKind::HashModulo,
+    }
+}
+
 fn check(kind: RealisationKind, table: &str, migration: &str) {
     let state = State::with_sample();
     let mut database = state.read_write();
@@ -78,11 +85,21 @@ fn check(kind: RealisationKind, table: &str, migration: &str) {
     assert_eq!(ask(&state.read_only()), ask(&database));
     // The other kind does not see it.
     let mut other = first.key.clone();
-    other.kind = match kind {
-        RealisationKind::HashModulo => RealisationKind::BuildTrace,
-        RealisationKind::BuildTrace => RealisationKind::HashModulo,
-    };
+    other.kind = other_than(kind);
     assert_eq!(database.realisations(&[other]).unwrap(), [None]);
+
+    // By output, too.
+    let found =
+        |database: &dyn MetadataSource, output: &str| database.realisations_of(&[path(output)]).unwrap();
+    assert_eq!(found(&database, "app"), [ask(&database).unwrap()]);
+    assert_eq!(found(&state.read_only(), "app"), [ask(&database).unwrap()]);
+    assert_eq!(found(&database, "base"), []);
+    let keeps = |kind| database.keeps_realisations(kind).unwrap();
+    assert_eq!(
+        keeps(kind),
+        !keeps(other_than(kind)),
+        "the tables of one kind were made"
+    );
 
     database.invalidate(&[path("app")]).unwrap();
     let stays = kind == RealisationKind::BuildTrace;

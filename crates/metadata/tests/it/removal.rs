@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Invalidation and signatures.
 
-use superpose_metadata::{Closure, Error, MetadataSource};
-use superpose_store_path::{Signature, StorePath};
+use superpose_metadata::{ArchiveInfo, Closure, Error, MetadataSource, PathInfo};
+use superpose_store_path::{Hash, HashAlgorithm, Signature, StorePath};
 
 use crate::fixture::{DRV, State, info, path, read_sample, signature, store_path};
 
@@ -100,4 +100,35 @@ fn signatures_are_added_to_those_there_are() {
         })
         .unwrap();
     assert_eq!(empty, 0, "none at all are null");
+}
+
+#[test]
+fn an_archive_is_replaced_and_nothing_else() {
+    let state = State::with_sample();
+    let mut database = state.read_write();
+    let before = database.path_infos(&[path("app")]).unwrap().remove(0).unwrap();
+    let archive = ArchiveInfo {
+        hash: Hash::sha256([7; 32]),
+        size: 12,
+    };
+    let mut transaction = database.begin().unwrap();
+    transaction.set_archive(&path("app"), &archive).unwrap();
+    transaction.commit().unwrap();
+    let after = database.path_infos(&[path("app")]).unwrap().remove(0).unwrap();
+    let expected = PathInfo {
+        nar_hash: archive.hash,
+        nar_size: archive.size,
+        ..before
+    };
+    assert_eq!(after, expected);
+
+    let mut transaction = database.begin().unwrap();
+    let error = transaction.set_archive(&path("unknown"), &archive).unwrap_err();
+    assert!(matches!(error, Error::NotValid { .. }), "{error}");
+    let sha512 = ArchiveInfo {
+        hash: Hash::new(HashAlgorithm::Sha512, &[1; 64]).unwrap(),
+        size: 12,
+    };
+    let error = transaction.set_archive(&path("app"), &sha512).unwrap_err();
+    assert!(matches!(error, Error::NarHashAlgorithm { .. }), "{error}");
 }

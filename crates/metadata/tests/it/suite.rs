@@ -2,7 +2,7 @@
 //! What every source has to answer, asked of all of them.
 
 use superpose_metadata::{
-    Access, Closure, Error, MetadataSource, PathInfo, RealisationKey, RealisationKind, Result,
+    Access, ArchiveInfo, Closure, Error, MetadataSource, PathInfo, RealisationKey, RealisationKind, Result,
 };
 use superpose_store_path::{HashPart, StorePath};
 
@@ -84,6 +84,11 @@ fn check(source: &dyn MetadataSource) {
     let mut expected: Vec<Option<PathInfo>> = infos.into_iter().map(Some).collect();
     expected.push(None);
     assert_eq!(source.path_infos(&asked).unwrap(), expected);
+    let archives: Vec<Option<ArchiveInfo>> = expected
+        .iter()
+        .map(|info| info.as_ref().map(ArchiveInfo::from))
+        .collect();
+    assert_eq!(source.archives(&asked).unwrap(), archives);
 
     check_closures(source);
     check_closure_infos(source);
@@ -131,6 +136,7 @@ fn check(source: &dyn MetadataSource) {
     };
     let keys = [key(RealisationKind::HashModulo), key(RealisationKind::BuildTrace)];
     assert_eq!(source.realisations(&keys).unwrap(), [None, None]);
+    assert_eq!(source.realisations_of(&[path("app")]).unwrap(), []);
 
     let mut all = Vec::new();
     source

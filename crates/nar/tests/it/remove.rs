@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mkdirat, mknodat, openat};
-use superpose_nar::{Error, RemoveStats, RestoreOptions, remove_tree, restore};
+use superpose_nar::{Error, Removals, RemoveStats, RestoreOptions, remove_tree, restore};
 
 use crate::files::Scratch;
 use crate::model::{archive, directory, executable, file, link, make};
@@ -98,10 +98,58 @@ fn hard_links_are_counted_once() {
     let expected = RemoveStats {
         files: 4,
         directories: 1,
+        inodes_freed: 2,
         bytes_freed: directory + inner,
         bytes_still_linked: linked,
     };
     assert_eq!(removed, expected);
+    assert_eq!(scratch.names(), ["outside"]);
+}
+
+/// Threads that remove names of the same files at the same moment lose none of them, and count none twice.
+#[test]
+fn many_trees_are_counted_together_whoever_removes_them() {
+    const TREES: usize = 40;
+    let scratch = Scratch::new();
+    let name = |tree: usize| format!("tree-{tree}");
+    for tree in 0..TREES {
+        make(
+            &directory([("own", file(vec![1; 5_000]))]),
+            &scratch.path(&name(tree)),
+        );
+    }
+    for shared in 0..50 {
+        let first = scratch.path(&format!("tree-0/shared-{shared}"));
+        fs::write(&first, vec![2; 9_000]).unwrap();
+        for tree in 1..TREES {
+            fs::hard_link(&first, scratch.path(&format!("tree-{tree}/shared-{shared}"))).unwrap();
+        }
+    }
+    fs::hard_link(scratch.path("tree-0/shared-0"), scratch.path("outside")).unwrap();
+    let space = |name: &str| fs::symlink_metadata(scratch.path(name)).unwrap().blocks() * 512;
+    let own: u64 = (0..TREES)
+        .map(|tree| space(&name(tree)) + space(&format!("tree-{tree}/own")))
+        .sum();
+    let shared = space("outside");
+    let removals = Removals::new();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (removals, scratch) = (&removals, &scratch);
+            scope.spawn(move || {
+                for tree in (thread..TREES).step_by(4) {
+                    removals.remove(&scratch.directory, name(tree)).unwrap();
+                }
+            });
+        }
+    });
+    let expected = RemoveStats {
+        files: 51 * TREES as u64,
+        directories: TREES as u64,
+        inodes_freed: 2 * TREES as u64 + 49,
+        bytes_freed: own + 49 * shared,
+        bytes_still_linked: shared,
+    };
+    assert_eq!(removals.total(), expected);
     assert_eq!(scratch.names(), ["outside"]);
 }
 

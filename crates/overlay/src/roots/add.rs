@@ -79,6 +79,17 @@ pub(crate) fn add_root(
     Ok(auto.path().join(name))
 }
 
+/// Removes a link that was made just now, unless it leads elsewhere by now. The other link, to this one, is stale then, and
+/// removed by the next collection.
+pub(crate) fn remove_root(store_dir: &StoreDir, link: &Path, path: &StorePath) {
+    if !fs::read_link(link).is_ok_and(|target| target == Path::new(&store_dir.join(path))) {
+        return;
+    }
+    if let Err(error) = fs::remove_file(link) {
+        tracing::warn!(link = %link.display(), %error, "a link that keeps nothing stays behind");
+    }
+}
+
 /// Returns the name in `gcroots/auto` of the link to a user's link: the SHA-1 of the path, in nix32.
 fn auto_name(link: &Path) -> String {
     nix32::encode(hash_bytes(HashAlgorithm::Sha1, link.as_os_str().as_bytes()).digest())

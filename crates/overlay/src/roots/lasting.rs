@@ -15,13 +15,18 @@ const PROC: &str = "/proc";
 
 /// Finds the permanent roots and what running processes use, as far as `metadata` says that it is valid; sorted.
 ///
-/// A root that leads to what is not valid keeps nothing, as in Nix. `physical` are the directories that hold the
+/// A root that leads to what is not valid keeps nothing, as in Nix. `stale` says what becomes of links to nowhere. `physical` are the directories that hold the
 /// objects beside the logical store directory.
 ///
 /// # Errors
 /// If roots cannot be read for a reason that is not theirs: to go on could delete what is in use.
-pub(crate) fn find(state: &StateDir, metadata: &dyn MetadataSource, physical: &[&Path]) -> Result<Vec<Root>> {
-    let permanent = permanent::scan(state, metadata.store_dir(), Stale::Report)?;
+pub(crate) fn find(
+    state: &StateDir,
+    metadata: &dyn MetadataSource,
+    physical: &[&Path],
+    stale: Stale,
+) -> Result<Vec<Root>> {
+    let permanent = permanent::scan(state, metadata.store_dir(), stale)?;
     for hidden in &permanent.unreadable {
         tracing::warn!(path = %hidden.path.display(), error = %hidden.error, "cannot read a possible root");
     }

@@ -15,7 +15,8 @@ use superpose_store_path::{
 };
 
 use super::Store;
-use super::place::{Placed, Scratch};
+use super::place::{Finished, Placed, Scratch};
+use crate::crash::CrashPoint;
 use crate::upper_layer::Layer;
 use crate::{Error, Result};
 
@@ -94,6 +95,15 @@ pub enum Outcome {
     AlreadyValid(Layer),
 }
 
+impl From<Placed> for Outcome {
+    fn from(placed: Placed) -> Self {
+        match placed {
+            Placed::Now => Outcome::Stored,
+            Placed::Before(layer) => Outcome::AlreadyValid(layer),
+        }
+    }
+}
+
 /// What an addition made, or found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
@@ -159,7 +169,7 @@ impl Store {
         };
         let info = self.new_info(options, content, found)?;
         self.add_temp_roots(std::slice::from_ref(&info.path))?;
-        if let Some(layer) = self.valid_in(&info.path)? {
+        if let Some(layer) = self.valid_in(std::slice::from_ref(&info.path))?[0] {
             return Ok(Added {
                 path: info.path,
                 nar: found,
@@ -194,7 +204,7 @@ impl Store {
             let content = if plain { hashed.nar.hash } else { hasher.finish() };
             let info = store.new_info(options, content, hashed.nar)?;
             store.add_temp_roots(std::slice::from_ref(&info.path))?;
-            match store.valid_in(&info.path)? {
+            match store.valid_in(std::slice::from_ref(&info.path))?[0] {
                 Some(layer) => Ok(Added {
                     path: info.path,
                     nar: hashed.nar,
@@ -248,10 +258,9 @@ impl Store {
     }
 
     fn settle(&mut self, scratch: &Scratch, info: PathInfo) -> Result<Added> {
-        let outcome = match self.place(scratch, &info)? {
-            Placed::Now => Outcome::Stored,
-            Placed::Before(layer) => Outcome::AlreadyValid(layer),
-        };
+        self.options.crash_points.reached(CrashPoint::ObjectUnpacked);
+        let placed = self.place(&[Finished { scratch, info: &info }])?;
+        let outcome = placed.first().map_or(Outcome::Stored, |placed| (*placed).into());
         Ok(Added {
             path: info.path,
             nar: NarHash {

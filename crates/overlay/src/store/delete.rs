@@ -9,8 +9,9 @@ use superpose_metadata::{Closure, MetadataSource};
 use superpose_store_path::{HashPart, StorePath};
 
 use super::Store;
+use super::removal::Leaving;
 use crate::roots::{self, Root, Stale};
-use crate::temp_roots;
+use crate::temp_roots::{self, Listener};
 use crate::upper_layer::Entry;
 use crate::{Error, Result};
 
@@ -75,7 +76,7 @@ impl Store {
     /// Nix judges the paths one after the other, so that those before the first refusal are gone; it reports success
     /// for a path that is only below; `keep-outputs` and `keep-derivations` do not matter here, as from Nix 2.35 on.
     pub fn delete(&mut self, paths: &[StorePath], options: &DeleteOptions) -> Result<Deleted> {
-        let lock = self.collector_lock()?;
+        let _lock = self.collector_lock()?;
         // On a full disk the ballast is what the deletion itself is written with.
         if let Err(error) = self.database.release_reserved_space() {
             tracing::debug!(%error, "the reserved space is not released");
@@ -86,16 +87,27 @@ impl Store {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
+        let listener = Listener::start(&self.state, self.dir())?;
         self.refuse_alive(&paths, options)?;
+        let parts: Vec<HashPart> = paths.iter().map(StorePath::hash_part).collect();
+        if !listener.seal(0, parts) {
+            self.refuse_protected(&paths, &listener.heard_since(0).into_iter().collect())?;
+        }
         let (objects, below) = self.deletable(&paths)?;
         let rows = self.removable_rows(&paths, &below)?;
-        let removal = self.remove(&objects, &rows)?;
-        drop(lock);
+        let removal = self.remove(&Leaving {
+            objects: &objects,
+            junk: &[],
+            rows: &rows,
+            listener: &listener,
+            waiting: None,
+        })?;
+        let unlinked = removal.unlinked.total();
         Ok(Deleted {
             deleted: objects,
             below: below.into_iter().collect(),
-            bytes: removal.bytes,
-            entries: removal.entries,
+            bytes: unlinked.bytes_freed,
+            entries: unlinked.files + unlinked.directories,
             waiting: removal.waiting,
             remounted: removal.remounted,
         })
@@ -165,12 +177,7 @@ impl Store {
         self.refuse_referred(paths, &set)?;
         let temporary = temp_roots::scan(&self.state, self.dir(), Stale::Remove)?;
         let protected: HashSet<HashPart> = temporary.roots.iter().map(|root| root.path.hash_part()).collect();
-        if let Some(path) = paths.iter().find(|path| protected.contains(&path.hash_part())) {
-            return Err(self.still_alive(
-                path,
-                "a process that uses it right now (temporary root)".to_owned(),
-            ));
-        }
+        self.refuse_protected(paths, &protected)?;
         if options.liveness == Liveness::Ignore {
             return Ok(());
         }
@@ -180,6 +187,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Refuses when a process is about to use one of the paths.
+    fn refuse_protected(&self, paths: &[StorePath], protected: &HashSet<HashPart>) -> Result<()> {
+        match paths.iter().find(|path| protected.contains(&path.hash_part())) {
+            Some(path) => Err(self.still_alive(
+                path,
+                "a process that uses it right now (temporary root)".to_owned(),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Referrers protect, but for those that are valid below: the lower store is closed under references, so that they
@@ -217,7 +235,7 @@ impl Store {
     /// # Errors
     /// If the state directory or `/proc` cannot be read.
     pub fn roots(&self) -> Result<Vec<Root>> {
-        roots::lasting::find(&self.state, &self.metadata(), &self.physical())
+        roots::lasting::find(&self.state, &self.metadata(), &self.physical(), Stale::Report)
     }
 
     /// Makes `link`, an absolute path outside the store, a symbolic link to an object, and registers it as a root.
@@ -226,20 +244,40 @@ impl Store {
     ///
     /// # Errors
     /// A path that is not valid; a link that is relative, in the store, or would replace something else than a link
-    /// into the store.
+    /// into the store. If a collector was quicker than the link, that is removed again.
+    ///
+    /// # Deviation
+    /// Nix does not look again when the link is there: its own collector may have looked for links before, and for
+    /// temporary roots after that process ended.
     pub fn add_root(&self, link: &Path, path: &StorePath) -> Result<()> {
-        self.add_temp_roots(std::slice::from_ref(path))?;
-        if self.valid_in(path)?.is_none() {
-            return Err(superpose_metadata::Error::NotValid {
+        let paths = std::slice::from_ref(path);
+        self.add_temp_roots(paths)?;
+        self.require_valid(path)?;
+        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path)?;
+        let kept = self
+            .temp_roots
+            .confirm(paths, self.options.wait(), &mut |_| {
+                tracing::info!("waiting for a garbage collection to hear of a root");
+            })
+            .and_then(|()| self.require_valid(path));
+        if kept.is_err() {
+            roots::add::remove_root(self.dir(), link, path);
+        }
+        kept
+    }
+
+    fn require_valid(&self, path: &StorePath) -> Result<()> {
+        match self.valid_in(std::slice::from_ref(path))?[0] {
+            Some(_) => Ok(()),
+            None => Err(superpose_metadata::Error::NotValid {
                 path: self.dir().join(path),
             }
-            .into());
+            .into()),
         }
-        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path).map(drop)
     }
 
     /// The directories in which the objects of this store are seen, beside the logical store directory.
-    fn physical(&self) -> Vec<&Path> {
+    pub(super) fn physical(&self) -> Vec<&Path> {
         let upper = self.below.as_ref().map(|below| below.upper.path());
         [Some(self.real.path()), upper].into_iter().flatten().collect()
     }

@@ -2,33 +2,53 @@
 //! A store that can be written: a local store, or an overlay store over a verified mount.
 
 mod add;
+mod behind;
+mod copy;
 mod delete;
+mod gc;
+mod import;
+mod layer;
 mod open;
+mod optimise;
+mod parallel;
 mod place;
+mod recover;
 mod register;
+mod registration;
 mod removal;
+mod repair;
 mod replay;
+mod signatures;
 mod trash;
+mod unlink;
 mod verify;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags};
+use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
 use superpose_metadata::{Database, MetadataSource};
 use superpose_mount_check::{Access, Options, VerifiedMount, Warnings};
 use superpose_store_path::{StoreDir, StorePath};
 
 pub use add::{AddOptions, Added, Outcome, Source};
+pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
+pub use gc::{CollectAction, CollectOptions, Collected};
+pub(crate) use import::total_size;
+pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
+pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use register::Registered;
-pub use verify::{Contents, Fault, VerifyOptions, VerifyReport};
+pub use registration::{Presence, RegisterOptions};
+pub use repair::{Obstacle, Repaired};
+pub use signatures::{SignatureCheck, Untrusted};
+pub use verify::{Contents, Fault, Note, VerifyOptions, VerifyReport};
 
 use crate::layout::{Layout, OverlayLayout};
-use crate::mounting::{self, RemountHook};
+use crate::mounting::{self, OverlayAttributes, RemountHook};
 use crate::state_dir::StateDir;
 use crate::temp_roots::TempRoots;
 use crate::upper_layer::{Layer, UpperLayer};
@@ -59,6 +79,8 @@ struct Below {
     /// The directories below the upper layer.
     lower_dirs: Vec<OwnedFd>,
     hook: Option<RemountHook>,
+    /// In which attributes the mount keeps its notes, if it was examined.
+    attributes: Option<OverlayAttributes>,
 }
 
 /// An overlay store whose mount may be trusted. Nothing but [`MountProof::obtain`] makes one.
@@ -122,9 +144,14 @@ impl RealDir {
 impl Below {
     /// Whether something of this name is in a layer below, be it an object or not.
     fn lies_below(&self, name: &OsStr) -> Result<bool> {
+        Ok(self.kind_below(name)?.is_some())
+    }
+
+    /// What the top-most of them is that is in a layer below under this name.
+    fn kind_below(&self, name: &OsStr) -> Result<Option<FileType>> {
         for (layer, dir) in self.lower_dirs.iter().enumerate() {
             match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => return Ok(true),
+                Ok(stat) => return Ok(Some(FileType::from_raw_mode(stat.st_mode))),
                 Err(Errno::NOENT) => {}
                 Err(source) => {
                     let path = self.lower.layers().get(layer).cloned().unwrap_or_default();
@@ -132,7 +159,7 @@ impl Below {
                 }
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 

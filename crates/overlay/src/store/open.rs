@@ -9,13 +9,15 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_metadata::{Database, OpenDatabase};
 use superpose_mount_check::VerifiedMount;
+use superpose_store_path::TrustedKeys;
 
 use super::{Below, MountProof, RealDir, Store};
 use crate::crash::CrashPoints;
 use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
-use crate::journal::{self, Journal, State};
+use crate::journal::{self, State};
 use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
+use crate::marks;
 use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
 use crate::state_dir::{OWN, StateDir};
 use crate::temp_roots::TempRoots;
@@ -51,6 +53,8 @@ pub struct OpenOptions {
     pub hook_limit: Duration,
     /// Who sees how far long work has come, and may stop it.
     pub watch: Watch,
+    /// Whose signatures count.
+    pub trusted_keys: TrustedKeys,
     /// Where a test kills the process.
     pub crash_points: CrashPoints,
 }
@@ -62,6 +66,7 @@ impl Default for OpenOptions {
             wait_limit: None,
             hook_limit: HOOK_TIME_LIMIT,
             watch: Watch::default(),
+            trusted_keys: TrustedKeys::default(),
             crash_points: CrashPoints::default(),
         }
     }
@@ -120,7 +125,11 @@ impl Store {
             path: layout.merged().to_path_buf(),
         };
         let lower = StoreView::open(&layout.lower)?;
+        let attributes = verified
+            .as_ref()
+            .and_then(|proof| marks::kind_of(proof.report().mount.as_ref()?));
         let below = Below {
+            attributes,
             lower,
             upper: UpperLayer::new(upper, &layout.upper_layer),
             lower_dirs,
@@ -129,9 +138,7 @@ impl Store {
                 .as_ref()
                 .map(|hook| RemountHook::new(hook).with_time_limit(options.hook_limit)),
         };
-        let store = Self::assemble(Layout::Overlay(layout), real, Some(below), options)?;
-        store.recover()?;
-        Ok(store)
+        Self::assemble(Layout::Overlay(layout), real, Some(below), options)
     }
 
     fn assemble(layout: Layout, real: RealDir, below: Option<Below>, options: OpenOptions) -> Result<Self> {
@@ -144,7 +151,7 @@ impl Store {
         }
         let database = Database::open(&database)?;
         let temp_roots = TempRoots::new(&state, &settings.store_dir);
-        Ok(Store {
+        let mut store = Store {
             layout,
             options,
             real,
@@ -152,31 +159,9 @@ impl Store {
             database,
             temp_roots,
             below,
-        })
-    }
-
-    /// Does the rest of what a process that is gone had begun.
-    ///
-    /// # Errors
-    /// If the journal is damaged. That the rest cannot be done now (the remount is not permitted, the hook fails, a
-    /// tree resists) is logged and stays owed: what is valid is there in any case, and a store that does not open
-    /// helps nobody.
-    fn recover(&self) -> Result<()> {
-        let own = self.state.path().join(OWN);
-        if !matches!(Journal::peek(&own)?, State::Interrupted(_)) {
-            return Ok(());
-        }
-        let _lock = self.collector_lock()?;
-        let (mut journal, state) = Journal::open(&own, self.options.wait())?;
-        if let State::Interrupted(intent) = state
-            && let Err(error) = self.finish(&mut journal, &intent)
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "a deletion that was interrupted is not finished: removed objects may read as they were"
-            );
-        }
-        Ok(())
+        };
+        store.recover()?;
+        Ok(store)
     }
 
     /// Takes the lock of the garbage collection; says so when it has to wait.

@@ -6,9 +6,9 @@ use std::io::{self, Read};
 
 use rustix::fs::{self, Mode, OFlags};
 use superpose_metadata::{Database, MetadataSource, PathInfo};
-use superpose_store_path::StorePath;
+use superpose_store_path::{Signature, StorePath};
 
-use super::{RealDir, Store};
+use super::{Durability, RealDir, Store};
 use crate::Result;
 use crate::view::StoreView;
 
@@ -38,7 +38,7 @@ impl Store {
             return Ok(Registered::default());
         }
         self.add_temp_roots(paths)?;
-        self.write(paths, &[])
+        self.write(paths, &[], &[])
     }
 
     /// Records objects as valid, in one transaction for all of them and for what they need from below.
@@ -60,12 +60,27 @@ impl Store {
 
     /// As [`Store::register`]; the caller has protected the references (which must not be done with a path lock held).
     pub(super) fn register_protected(&mut self, infos: &[PathInfo]) -> Result<Registered> {
-        self.write(&[], infos)
+        self.write(&[], infos, &[])
+    }
+
+    /// Adds signatures to valid paths, whose closures become known to the upper database with that.
+    pub(super) fn add_signatures(&mut self, signed: &[(StorePath, Signature)]) -> Result<()> {
+        let paths: Vec<StorePath> = signed.iter().map(|(path, _)| path.clone()).collect();
+        self.write(&paths, &[], signed)?;
+        if self.options.durability == Durability::Synced {
+            self.database.sync()?;
+        }
+        Ok(())
     }
 
     /// Writes rows, in one transaction: what is missing above is asked in it too, or a collector could take copied rows
     /// away between the question and the answer.
-    fn write(&mut self, ensured: &[StorePath], infos: &[PathInfo]) -> Result<Registered> {
+    fn write(
+        &mut self,
+        ensured: &[StorePath],
+        infos: &[PathInfo],
+        signed: &[(StorePath, Signature)],
+    ) -> Result<Registered> {
         let real = &self.real;
         let mut transaction = self.database.begin()?;
         let needed = match &self.below {
@@ -87,6 +102,9 @@ impl Store {
         }
         if !infos.is_empty() {
             transaction.register(infos, &mut |derivation| Ok(read_derivation(real, derivation)?))?;
+        }
+        for (path, signature) in signed {
+            transaction.add_signatures(path, std::slice::from_ref(signature))?;
         }
         transaction.commit()?;
         Ok(Registered {

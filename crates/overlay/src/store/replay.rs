@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
+use rustix::fs::FileType;
 use superpose_metadata::MetadataSource;
 use superpose_store_path::{HashPart, StorePath};
 
@@ -13,7 +14,6 @@ use super::removal::Removal;
 use super::trash::Trash;
 use crate::journal::{Intent, Journal, Moved, State};
 use crate::roots::Stale;
-use crate::upper_layer::Entry;
 use crate::{Result, temp_roots};
 
 impl Store {
@@ -36,11 +36,16 @@ impl Store {
             Intent::Removal(moves) => self.move_rest(moves)?,
             // What was not moved stays, and is valid.
             Intent::Deduplication(_) => {}
-            Intent::Linking(objects) => self.mend_linked(objects)?,
+            Intent::Linking(objects) => {
+                self.mend_linked(objects)?;
+                self.complete_linking(journal)?;
+                tracing::info!("finished what was interrupted");
+                return Ok(());
+            }
         }
         let mut removal = Removal::default();
-        self.complete(journal, intent, &mut removal)?;
-        self.empty_trash(&mut removal)?;
+        self.complete(journal, intent, &mut removal, None)?;
+        self.empty_trash(&mut removal, None)?;
         tracing::info!("finished what was interrupted");
         Ok(())
     }
@@ -73,11 +78,14 @@ impl Store {
     /// Gives objects in which files were replaced by links the metadata of store objects again: a directory in which
     /// that was interrupted has another modification time, and may be writable.
     fn mend_linked(&self, objects: &[Vec<u8>]) -> Result<()> {
-        let below = self.overlay()?;
+        let layer = self.layer();
         for name in objects {
             let name = OsStr::from_bytes(name);
-            if below.upper.entry(name)? == Entry::Object {
-                superpose_nar::canonicalise(below.upper.fd(), name)?;
+            let is_object = layer
+                .stat(name)?
+                .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice);
+            if is_object {
+                superpose_nar::canonicalise(layer.fd, name)?;
             }
         }
         Ok(())

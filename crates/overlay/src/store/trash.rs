@@ -11,11 +11,11 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
+use std::time::Duration;
 
 use rustix::fd::BorrowedFd;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use rustix::io::Errno;
-use superpose_nar::RemoveStats;
 use superpose_store_path::{HASH_PART_LEN, HashPart, StorePath};
 
 use crate::random;
@@ -27,6 +27,8 @@ use crate::{Error, Result};
 const DIRECTORY: &str = "trash";
 /// Hexadecimal digits before the base name: several generations of one object may wait at once.
 const PREFIX: usize = 8;
+/// The time stamps of files move on at least so often (a kernel with 100 ticks in a second, and some room).
+const CLOCK_TICK: Duration = Duration::from_millis(12);
 /// Ends the name of an object that waits in its layer.
 const IN_LAYER_NAME: &str = "superpose-trash";
 
@@ -174,6 +176,21 @@ pub(super) fn is_pinned(
     merged: BorrowedFd<'_>,
     object: &OsStr,
 ) -> std::result::Result<bool, Errno> {
+    if !shows(trash, name, merged, object)? {
+        return Ok(false);
+    }
+    // What took its place a moment ago has the same time, as the kernel's clock is coarse; a later time it cannot have.
+    std::thread::sleep(CLOCK_TICK);
+    shows(trash, name, merged, object)
+}
+
+/// Whether the view shows the status change time that the moved tree is given now.
+fn shows(
+    trash: BorrowedFd<'_>,
+    name: &OsStr,
+    merged: BorrowedFd<'_>,
+    object: &OsStr,
+) -> std::result::Result<bool, Errno> {
     let now = Timespec {
         tv_sec: 0,
         tv_nsec: UTIME_NOW,
@@ -195,11 +212,6 @@ pub(super) fn is_pinned(
         Err(Errno::NOENT | Errno::STALE) => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-/// Unlinks a tree of the trash.
-pub(super) fn unlink(directory: BorrowedFd<'_>, name: &OsStr) -> Result<RemoveStats> {
-    superpose_nar::remove_tree(directory, name).map_err(Error::from)
 }
 
 #[cfg(test)]

@@ -27,9 +27,13 @@ use crate::gc_lock;
 use crate::path_lock::{is_current, remove_marked};
 use crate::state_dir::{Directory, GC_SOCKET, StateDir};
 
+mod abandoned;
+mod listen;
 mod records;
 mod scan;
 
+pub(crate) use abandoned::{Abandoned, take_up};
+pub(crate) use listen::Listener;
 pub(crate) use scan::scan;
 
 /// Process ids of Linux are smaller than this, whatever `/proc/sys/kernel/pid_max` says.
@@ -113,10 +117,51 @@ impl TempRoots {
             *own = Some(OwnFile::create(&self.state)?);
         }
         let own = own.as_mut().expect("made just now");
-        own.put_in_force(&self.state, &self.store_dir, &paths, wait, on_wait)?;
+        own.put_in_force(
+            &self.state,
+            &self.store_dir,
+            &paths,
+            Written::NotYet,
+            wait,
+            on_wait,
+        )?;
         own.roots.extend(paths);
         Ok(())
     }
+
+    /// Makes sure that a collector which began since they were added knows these roots, without waiting for its end.
+    ///
+    /// Nix's collector looks for links first and reads temporary roots much later. A process that made a link in between
+    /// and ended would be missed by both; it must not end before the collector has heard of the root, or none runs.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub(crate) fn confirm(
+        &self,
+        paths: &[StorePath],
+        wait: LockWait,
+        on_wait: &mut dyn FnMut(&Path),
+    ) -> Result<()> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        match own.as_mut() {
+            Some(own) => own.put_in_force(
+                &self.state,
+                &self.store_dir,
+                paths,
+                Written::Already,
+                wait,
+                on_wait,
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether roots are in the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Already,
+    NotYet,
 }
 
 impl OwnFile {
@@ -158,21 +203,21 @@ impl OwnFile {
         state: &StateDir,
         store_dir: &StoreDir,
         paths: &[StorePath],
+        mut written: Written,
         wait: LockWait,
         on_wait: &mut dyn FnMut(&Path),
     ) -> Result<()> {
         let lock_path = state.gc_lock_path();
         let begin = Instant::now();
         let deadline = wait.deadline();
-        let mut written = false;
+        let mut is_first = true;
         loop {
             let free = flock::try_acquire(self.gc_lock.as_fd(), LockMode::Shared)
                 .map_err(|error| Error::io("lock", &lock_path, error))?;
             if free {
-                let result = if written {
-                    Ok(())
-                } else {
-                    self.write(store_dir, paths)
+                let result = match written {
+                    Written::Already => Ok(()),
+                    Written::NotYet => self.write(store_dir, paths),
                 };
                 flock::release(self.gc_lock.as_fd())
                     .map_err(|error| Error::io("unlock", &lock_path, error))?;
@@ -180,12 +225,12 @@ impl OwnFile {
             }
             // Written before the collector is asked: the next one may start as soon as this one has answered, and it
             // only reads the file.
-            if !written {
+            if written == Written::NotYet {
                 self.write(store_dir, paths)?;
-                written = true;
-                if wait != LockWait::Never {
-                    on_wait(&lock_path);
-                }
+                written = Written::Already;
+            }
+            if std::mem::take(&mut is_first) && wait != LockWait::Never {
+                on_wait(&lock_path);
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
@@ -382,5 +427,7 @@ fn socket_path(state: &StateDir) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", state.fd().as_raw_fd())).join(GC_SOCKET)
 }
 
+#[cfg(test)]
+mod listen_tests;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use superpose_store_path::{MAX_BASE_NAME_LEN, StoreDir, StorePath};
 
 /// What a path may be longer than its canonical form: no limit of the format, but of the memory that a broken file
 /// can make us use.
-const SLACK: usize = 4096;
+pub(super) const SLACK: usize = 4096;
 
 /// Why a file cannot be read as temporary roots.
 #[derive(Debug)]

@@ -7,7 +7,8 @@
 use std::collections::HashSet;
 
 use superpose_metadata::{
-    Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey, Result, Visit,
+    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
+    Result, Visit,
 };
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
@@ -125,7 +126,7 @@ impl Merged<'_> {
 }
 
 /// All nodes, each after those that its edges lead to; an explicit stack, since chains may be long.
-fn after_edges(edges: &[Vec<usize>]) -> Vec<usize> {
+pub(super) fn after_edges(edges: &[Vec<usize>]) -> Vec<usize> {
     let mut seen = vec![false; edges.len()];
     let mut order = Vec::with_capacity(edges.len());
     let mut stack: Vec<(usize, usize)> = Vec::new();
@@ -170,6 +171,10 @@ impl MetadataSource for Merged<'_> {
 
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
         self.upper_then_lower(paths, |source, paths| source.path_infos(paths))
+    }
+
+    fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {
+        self.upper_then_lower(paths, |source, paths| source.archives(paths))
     }
 
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Result<Vec<StorePath>> {
@@ -236,6 +241,17 @@ impl MetadataSource for Merged<'_> {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Result<Vec<Option<Realisation>>> {
         self.upper_then_lower(keys, |source, keys| source.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Result<Vec<Realisation>> {
+        let mut found = self.upper.realisations_of(outputs)?;
+        if let Some(lower) = self.lower {
+            let above: HashSet<RealisationKey> = found.iter().map(|one| one.key.clone()).collect();
+            let below = lower.realisations_of(outputs)?;
+            found.extend(below.into_iter().filter(|one| !above.contains(&one.key)));
+            found.sort_by(|one, other| one.key.cmp(&other.key));
+        }
+        Ok(found)
     }
 
     /// # Deviation

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A store that is only read: nothing of it is created, locked or changed.
 
+mod export;
 mod merged;
 
 use std::cell::OnceCell;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
-    Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune, Realisation,
-    RealisationKey, Visit,
+    ArchiveInfo, Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune,
+    Realisation, RealisationKey, Visit,
 };
 use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
+pub use export::Exported;
 pub use merged::Merged;
 
-use crate::layout::Layout;
-use crate::roots::{Root, lasting};
+use crate::layout::{self, Layout};
+use crate::roots::{Root, Stale, lasting};
 use crate::state_dir::StateDir;
 use crate::store::verify_mount;
+use crate::survey::{Entries, Survey};
 use crate::upper_layer::{Layer, UpperLayer};
 use crate::usage::{self, Usage};
 use crate::{Error, Result};
@@ -171,6 +175,11 @@ impl StoreView {
         }
     }
 
+    /// Opens the directory in which all objects of the store are.
+    pub(crate) fn open_objects(&self) -> Result<OwnedFd> {
+        layout::open_store_directory(&self.layout.settings().real_dir)
+    }
+
     /// Says of each path which layer holds its object.
     ///
     /// # Errors
@@ -198,7 +207,7 @@ impl StoreView {
                     Layout::Local(_) => vec![&settings.real_dir],
                     Layout::Overlay(overlay) => vec![&settings.real_dir, &overlay.upper_layer],
                 };
-                lasting::find(&state, self, &physical)
+                lasting::find(&state, self, &physical, Stale::Report)
             }
             // Nothing was ever written to this store.
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -217,6 +226,34 @@ impl StoreView {
             Layout::Overlay(overlay) => &overlay.upper_layer,
         };
         usage::measure(directory)
+    }
+
+    /// Compares the names in the upper layer (of a local store: in its directory) with what is known of them. Nothing is
+    /// walked into.
+    ///
+    /// # Errors
+    /// If the layer or a database cannot be read.
+    pub fn survey(&self) -> Result<Survey> {
+        match self.open_parts() {
+            Parts::Local(database) => {
+                let path = &self.layout.settings().real_dir;
+                let entries = match UpperLayer::open(path) {
+                    Ok(layer) => Entries::read(layer.fd(), path)?,
+                    Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                        Entries::default()
+                    }
+                    Err(error) => return Err(error),
+                };
+                Survey::of(&entries, database.as_ref(), None)
+            }
+            Parts::Overlay { upper, layer, lower } => {
+                let entries = match layer {
+                    Some(layer) => Entries::read(layer.fd(), layer.path())?,
+                    None => Entries::default(),
+                };
+                Survey::of(&entries, upper.source(), Some(lower.as_ref()))
+            }
+        }
     }
 
     fn with<A>(&self, ask: impl FnOnce(&dyn MetadataSource) -> Answer<A>) -> Answer<A> {
@@ -249,6 +286,10 @@ impl MetadataSource for StoreView {
         self.with(|source| source.path_infos(paths))
     }
 
+    fn archives(&self, paths: &[StorePath]) -> Answer<Vec<Option<ArchiveInfo>>> {
+        self.with(|source| source.archives(paths))
+    }
+
     fn closure(&self, roots: &[StorePath], direction: Closure) -> Answer<Vec<StorePath>> {
         self.with(|source| source.closure(roots, direction))
     }
@@ -275,6 +316,10 @@ impl MetadataSource for StoreView {
 
     fn realisations(&self, keys: &[RealisationKey]) -> Answer<Vec<Option<Realisation>>> {
         self.with(|source| source.realisations(keys))
+    }
+
+    fn realisations_of(&self, outputs: &[StorePath]) -> Answer<Vec<Realisation>> {
+        self.with(|source| source.realisations_of(outputs))
     }
 
     fn for_each_valid_path(&self, visit: &mut Visit<'_>) -> Answer<()> {

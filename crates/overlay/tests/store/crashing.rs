@@ -11,10 +11,13 @@ use std::process::{Command, ExitCode, Stdio};
 
 use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
 use superpose_overlay::{
-    Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, Store, VerifyOptions, is_interrupted,
+    CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, OptimiseOptions, Store,
+    StoreView, VerifyOptions, is_interrupted,
 };
 
+use crate::importing::{elsewhere, exported};
 use crate::namespace::Named;
+use crate::repairing::Good;
 use crate::stage::{Stage, add_text, add_tree, is_valid};
 
 pub(crate) const TRIALS: &[Named] = &[
@@ -23,8 +26,20 @@ pub(crate) const TRIALS: &[Named] = &[
         an_addition_is_all_or_nothing,
     ),
     (
+        "crashing::an_import_is_all_or_nothing",
+        an_import_is_all_or_nothing,
+    ),
+    (
         "crashing::a_deletion_is_not_begun_or_finished",
         a_deletion_is_not_begun_or_finished,
+    ),
+    (
+        "crashing::a_collection_is_not_begun_or_finished",
+        a_collection_is_not_begun_or_finished,
+    ),
+    (
+        "crashing::a_link_that_leaves_behind_the_mount_owes_a_remount",
+        a_link_that_leaves_behind_the_mount_owes_a_remount,
     ),
     (
         "crashing::a_replay_that_crashes_is_replayed",
@@ -35,11 +50,21 @@ pub(crate) const TRIALS: &[Named] = &[
 /// First word of the command line of a child.
 const CHILD: &str = "--crash-child";
 /// No operation here has more points.
-const MANY: u32 = 60;
+pub(crate) const MANY: u32 = 60;
 
 /// Runs a child that is not killed, under `strace`, and returns the system calls that reach the disk or change names, in
 /// their order; `None` where there is no `strace`.
 pub(crate) fn traced(stage: &Stage, operation: &str, paths: &[&StorePath]) -> Option<Vec<String>> {
+    let words: Vec<String> = paths.iter().map(|path| path.base_name().to_owned()).collect();
+    traced_words(stage, operation, &words)
+}
+
+/// The same of a repair.
+pub(crate) fn traced_repair(stage: &Stage, good: &Good) -> Option<Vec<String>> {
+    traced_words(stage, "repair", &[good.reference().to_string()])
+}
+
+fn traced_words(stage: &Stage, operation: &str, words: &[String]) -> Option<Vec<String>> {
     let trace = stage.path("trace");
     let status = Command::new("strace")
         .args([
@@ -52,7 +77,7 @@ pub(crate) fn traced(stage: &Stage, operation: &str, paths: &[&StorePath]) -> Op
         .arg(&trace)
         .arg(env::current_exe().unwrap())
         .args([CHILD, &stage.reference().to_string(), operation, "1000000"])
-        .args(paths.iter().map(|path| path.base_name()))
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -73,15 +98,36 @@ pub(crate) fn child() -> Option<ExitCode> {
     let (layout, _) = Layout::resolve(&reference, &Defaults::default()).unwrap();
     let mut options = OpenOptions::default();
     options.crash_points = CrashPoints::abort_at(n);
+    let stream = match &layout {
+        Layout::Overlay(overlay) => overlay.upper_layer.with_file_name("stream"),
+        Layout::Local(local) => local.settings.real_dir.with_file_name("stream"),
+    };
     let mut store = Store::open(layout, options).unwrap();
     match operation.as_str() {
         "add" => drop(add_tree(&mut store, "added", &[("a", "1"), ("d/b", "2")])),
+        "import" => drop(store.import(&mut fs::File::open(stream).unwrap()).unwrap()),
         "delete" => {
             let paths: Vec<StorePath> = words
                 .map(|word| StorePath::from_base_name(word.as_bytes()).unwrap())
                 .collect();
             store.delete(&paths, &DeleteOptions::default()).unwrap();
         }
+        "collect" => drop(store.collect(&CollectOptions::default()).unwrap()),
+        "optimise" => drop(store.optimise(&OptimiseOptions::default()).unwrap()),
+        "repair" => {
+            let mut verify = VerifyOptions::default();
+            verify.contents = Contents::Check;
+            let report = store.verify(&verify).unwrap();
+            let from = words.next().map(|url| {
+                let (reference, _) = StoreReference::parse(url.as_bytes(), b"/").unwrap();
+                let (layout, _) = Layout::resolve(&reference, &Defaults::default()).unwrap();
+                StoreView::open_verified(&layout).unwrap()
+            });
+            let repaired = store.repair(&report, from.as_ref()).unwrap();
+            assert!(repaired.left.is_empty(), "{repaired:?}");
+        }
+        // It is valid below and hidden.
+        "add-hidden" => drop(add_tree(&mut store, "hidden", &[("a", "1"), ("d/b", "2")])),
         // Opening alone replays.
         "open" => {}
         other => panic!("no operation {other}"),
@@ -91,9 +137,20 @@ pub(crate) fn child() -> Option<ExitCode> {
 
 /// Runs a child that aborts at its n-th point; false when it ended before.
 pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StorePath]) -> bool {
+    let words: Vec<String> = paths.iter().map(|path| path.base_name().to_owned()).collect();
+    aborts(stage, operation, n, &words)
+}
+
+/// The same with any words that the operation takes.
+pub(crate) fn aborts(stage: &Stage, operation: &str, n: u32, words: &[String]) -> bool {
+    aborts_of(&stage.reference().to_string(), operation, n, words)
+}
+
+/// The same of any store.
+pub(crate) fn aborts_of(url: &str, operation: &str, n: u32, words: &[String]) -> bool {
     let status = Command::new(env::current_exe().unwrap())
-        .args([CHILD, &stage.reference().to_string(), operation, &n.to_string()])
-        .args(paths.iter().map(|path| path.base_name()))
+        .args([CHILD, url, operation, &n.to_string()])
+        .args(words)
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status()
@@ -106,7 +163,7 @@ pub(crate) fn aborts_at(stage: &Stage, operation: &str, n: u32, paths: &[&StoreP
 }
 
 /// The store opens, verifies with contents, owes nothing, and has no rows without objects.
-fn assert_whole(stage: &Stage, step: &str) -> Store {
+pub(crate) fn assert_whole(stage: &Stage, step: &str) -> Store {
     let mut store = stage.open();
     assert!(!is_interrupted(&stage.state_dir()).unwrap(), "{step}");
     let mut options = VerifyOptions::default();
@@ -129,13 +186,13 @@ fn an_addition_is_all_or_nothing() {
         let mut store = assert_whole(&stage, &step);
         let rows = store.upper_metadata().count().unwrap();
         outcomes[usize::try_from(rows).unwrap()] += 1;
-        // Whatever was left behind is no obstacle, and parses as a store path, as collectors need it.
-        for name in stage.upper_names() {
-            assert!(
-                StorePath::from_base_name(name.as_bytes()).is_ok(),
-                "{step}: {name}"
-            );
-        }
+        // Opening has undone what was not finished: nothing lies in the layer without a row.
+        assert_eq!(
+            stage.upper_names().len(),
+            usize::try_from(rows).unwrap(),
+            "{step}: {:?}",
+            stage.upper_names()
+        );
         let path = add_tree(&mut store, "added", &[("a", "1"), ("d/b", "2")]);
         assert!(is_valid(store.upper_metadata(), &path), "{step}");
         assert_eq!(
@@ -150,6 +207,51 @@ fn an_addition_is_all_or_nothing() {
             assert!(
                 outcomes[0] >= 2 && outcomes[1] >= 2,
                 "points before and after the row: {outcomes:?}"
+            );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// Three objects that need each other and one below.
+fn an_import_is_all_or_nothing() {
+    let (_base, mut elsewhere) = elsewhere();
+    let below = add_tree(&mut elsewhere, "below", &[("a", "1")]);
+    let library = add_tree(&mut elsewhere, "library", &[("lib", "2"), ("d/b", "3")]);
+    let program = add_text(&mut elsewhere, "program", "4", &[&library, &below]);
+    // Too large to wait in memory.
+    let large = add_tree(&mut elsewhere, "large", &[("a", &"x".repeat(2 << 20))]);
+    let new = [&library, &program, &large];
+    let mut rows_found = [0, 0];
+    for n in 1..MANY {
+        let stage = Stage::over(|lower| drop(add_tree(lower, "below", &[("a", "1")])));
+        fs::write(stage.path("stream"), exported(&elsewhere, &new)).unwrap();
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "import", n, &[]);
+        let step = format!("killed at point {n}");
+        assert_nothing_valid_is_missing(&stage, &step);
+        let mut store = assert_whole(&stage, &step);
+        let valid: Vec<bool> = new
+            .iter()
+            .map(|path| is_valid(store.upper_metadata(), path))
+            .collect();
+        assert!(valid.iter().all(|one| *one == valid[0]), "{step}: {valid:?}");
+        rows_found[usize::from(valid[0])] += 1;
+        for name in stage.upper_names() {
+            assert!(
+                StorePath::from_base_name(name.as_bytes()).is_ok(),
+                "{step}: {name}"
+            );
+        }
+        store.import(&mut &exported(&elsewhere, &new)[..]).unwrap();
+        drop(store);
+        drop(assert_whole(&stage, &step));
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert!(
+                rows_found[0] >= 9 && rows_found[1] >= 2,
+                "scratch names, three objects unpacked and moved, syncs, rows: {rows_found:?}"
             );
             return;
         }
@@ -179,7 +281,7 @@ fn objects_to_delete() -> (Stage, [StorePath; 3]) {
 }
 
 /// Before anybody repairs anything: what is valid is there, also for a stock Nix that opens the store next.
-fn assert_nothing_valid_is_missing(stage: &Stage, step: &str) {
+pub(crate) fn assert_nothing_valid_is_missing(stage: &Stage, step: &str) {
     let view = stage.view();
     view.upper_metadata()
         .for_each_valid_path(&mut |path| {
@@ -247,6 +349,84 @@ fn a_deletion_is_not_begun_or_finished() {
     panic!("the child never came to its end");
 }
 
+/// SHA-256 of the archive of a file that holds `x`, by which a link to it is called.
+const HASH_OF_X: &str = "0rsv7kag23nvdpy4500mv2m0b4sm4c8fkgqrfsrmv1kgk77bi81c";
+
+/// The objects of a deletion, all dead, beside one that lives, junk, an unused link, and what a crash has left.
+fn objects_to_collect() -> (Stage, [StorePath; 3], StorePath) {
+    let (stage, paths) = objects_to_delete();
+    let mut store = stage.open();
+    let alive = add_tree(&mut store, "alive", &[("a", "1")]);
+    store.add_root(&stage.path("result"), &alive).unwrap();
+    drop(store);
+    let upper = stage.upper_dir();
+    fs::create_dir(upper.join(".links")).unwrap();
+    let unused = format!(".links/{HASH_OF_X}");
+    for name in [&unused, &format!("{}-left.lock", "0".repeat(32))] {
+        fs::write(upper.join(name), "x").unwrap();
+    }
+    stage.open().refresh_mount().unwrap();
+    (stage, paths, alive)
+}
+
+fn a_collection_is_not_begun_or_finished() {
+    let mut not_begun = 0;
+    for n in 1..MANY {
+        let (stage, paths, alive) = objects_to_collect();
+        let before = stage.lower_tree();
+        let aborted = aborts_at(&stage, "collect", n, &[]);
+        let step = format!("killed at point {n}");
+        assert_consistent(&stage, &paths, &step);
+        not_begun += u32::from(stage.upper_dir().join(paths[1].base_name()).exists());
+        let mut store = stage.open();
+        store.collect(&CollectOptions::default()).unwrap();
+        assert!(is_valid(store.upper_metadata(), &alive), "{step}");
+        assert_eq!(store.upper_metadata().count().unwrap(), 1, "{step}");
+        drop(store);
+        let names = [".links".to_owned(), alive.to_string()];
+        let mut found = stage.upper_names();
+        found.sort();
+        assert_eq!(found, names, "{step}");
+        assert_eq!(entries(&stage.upper_dir().join(".links")), 0, "{step}");
+        assert_eq!(entries(&stage.state_dir().join("superpose/trash")), 0, "{step}");
+        assert_eq!(stage.lower_tree(), before, "{step}");
+        if !aborted {
+            assert_eq!(not_begun, 1, "only the intent comes before the rows");
+            assert!(
+                n > 10,
+                "rows, four moves, remount, unlinking, journal, trash: {n}"
+            );
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// A link that lies below too leaves behind the mount's back, and owes a remount for it.
+fn a_link_that_leaves_behind_the_mount_owes_a_remount() {
+    let mut owed = 0;
+    for n in 1..MANY {
+        let stage = Stage::over(|_| {});
+        fs::create_dir_all(stage.lower_dir().join(".links")).unwrap();
+        fs::write(stage.lower_dir().join(".links/both"), "below").unwrap();
+        fs::create_dir(stage.upper_dir().join(".links")).unwrap();
+        fs::write(stage.upper_dir().join(".links/both"), "above").unwrap();
+        stage.open().refresh_mount().unwrap();
+        let link = stage.merged_dir().join(".links/both");
+        assert_eq!(fs::read_to_string(&link).unwrap(), "above");
+        let aborted = aborts_at(&stage, "collect", n, &[]);
+        owed += u32::from(is_interrupted(&stage.state_dir()).unwrap());
+        drop(stage.open());
+        stage.open().collect(&CollectOptions::default()).unwrap();
+        assert_eq!(fs::read_to_string(&link).unwrap(), "below", "killed at point {n}");
+        if !aborted {
+            assert!(owed >= 2, "before the link is gone, and after it");
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
 fn a_replay_that_crashes_is_replayed() {
     for n in 1..MANY {
         let (stage, paths) = objects_to_delete();
@@ -263,6 +443,6 @@ fn a_replay_that_crashes_is_replayed() {
     panic!("the child never came to its end");
 }
 
-fn entries(directory: &Path) -> usize {
+pub(crate) fn entries(directory: &Path) -> usize {
     fs::read_dir(directory).map_or(0, Iterator::count)
 }

@@ -171,7 +171,9 @@ pub(crate) fn tree(top: &Path) -> Tree {
         } else if stat.is_symlink() {
             fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
         } else {
-            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            if stat.is_dir() {
+                pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
             Vec::new()
         };
         let size = if stat.is_dir() { 0 } else { stat.size() };

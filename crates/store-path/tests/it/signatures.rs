@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Signatures.
 
-use superpose_store_path::Signature;
+use superpose_store_path::{HashAlgorithm, Signature, StoreDir, StorePath, hash_bytes};
 
 #[test]
 fn forms() {
@@ -56,4 +56,24 @@ fn sloppy_forms_on_record() {
 fn order_is_that_of_the_text() {
     let signature = |text: &str| Signature::parse(text.as_bytes()).unwrap();
     assert!([signature("a-1:YWJj"), signature("a:YWJj"), signature("b:YWJj")].is_sorted());
+}
+
+#[test]
+fn the_signed_text_names_path_hash_size_and_references() {
+    let dir = StoreDir::default();
+    let path = |text: &str| StorePath::from_base_name(text.as_bytes()).unwrap();
+    let (one, two) = (
+        path("0g1savw1cf7pji42hasyx0smc4aw15nw-one"),
+        path("26nci8mz5f9aldbsgmalpkj20xyqqd5c-two"),
+    );
+    let hash = hash_bytes(HashAlgorithm::Sha256, b"abc");
+    let digits = "1b8m03r63zqhnjf7l5wnldhh7c134ap5vpj0850ymkq1iyzicy5s";
+    assert_eq!(
+        dir.fingerprint(&two, &hash, 120, []),
+        format!("1;/nix/store/{two};sha256:{digits};120;")
+    );
+    assert_eq!(
+        dir.fingerprint(&two, &hash, 120, [&two, &one, &two]),
+        format!("1;/nix/store/{two};sha256:{digits};120;/nix/store/{one},/nix/store/{two}")
+    );
 }

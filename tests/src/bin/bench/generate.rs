@@ -1,29 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Local stores with as many objects as wanted, the same in every run: real files, real archive hashes, and rows
-//! like those of packages from a binary cache.
+//! Local stores with as many objects as wanted, and what lies above them when a run begins.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 use superpose_metadata::{Database, MetadataSource, OpenDatabase, PathInfo};
-use superpose_nar::{FileArchive, HashingReader};
-use superpose_store_path::{
-    Hash, HashAlgorithm, HashEncoding, HashPart, Name, Signature, StoreDir, StorePath,
-};
+use superpose_store_path::{StoreDir, StorePath, StoreReference};
 
+use crate::cases::{Copies, Upper};
 use crate::graph;
-use crate::seeded::Seeded;
-
-/// To be raised when stores come out differently, so that none of before are used.
-const FORM: u32 = 2;
-
-/// When every object became valid, in Unix seconds.
-const REGISTERED: i64 = 1_700_000_000;
+use crate::objects::{FORM, make_canonical, make_large_object, make_object, path};
 
 /// A generated store.
 #[derive(Debug, Clone)]
@@ -49,6 +36,11 @@ impl Generated {
         self.root.join("nix/store")
     }
 
+    /// Its URL for reading.
+    pub(crate) fn url(&self) -> StoreReference {
+        StoreReference::local(&self.root).with_param("read-only", "true")
+    }
+
     /// Opens its database for reading.
     pub(crate) fn database(&self) -> Result<Database> {
         let options = OpenDatabase::read_only(self.root.join("nix/var/nix/db"), StoreDir::default());
@@ -58,6 +50,16 @@ impl Generated {
     /// The object that most others refer to.
     pub(crate) fn library(&self) -> StorePath {
         path(0)
+    }
+
+    /// The objects that an upper layer over this store has for itself, the one that needs all others last.
+    pub(crate) fn own(&self, count: u32) -> Vec<StorePath> {
+        (self.count..self.count + count).map(path).collect()
+    }
+
+    /// The first objects, which refer to each other only.
+    pub(crate) fn first(&self, count: u32) -> Vec<StorePath> {
+        (0..count.min(self.count)).map(path).collect()
     }
 
     /// The object whose closure has exactly `size` objects.
@@ -72,20 +74,27 @@ impl Generated {
 
     /// Makes the store; what was there goes.
     pub(crate) fn make(&self) -> Result<()> {
+        let references = graph::references(self.count, &self.closures, u64::from(FORM));
+        self.make_of(|store, object| make_object(store, object, &references[object as usize]))?;
+        fs::write(self.mark(), self.description())?;
+        Ok(())
+    }
+
+    /// The same with objects of so many bytes each that refer to nothing.
+    pub(crate) fn make_of_large(&self, bytes: u64) -> Result<()> {
+        self.make_of(|store, object| make_large_object(store, object, bytes))
+    }
+
+    fn make_of(&self, make: impl Fn(&Path, u32) -> Result<PathInfo>) -> Result<()> {
         crate::layers::remove(&self.root)?;
         let (store, db) = (self.store(), self.root.join("nix/var/nix/db"));
         for dir in [&store, &db] {
             fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         }
-        let references = graph::references(self.count, &self.closures, u64::from(FORM));
-        let mut infos = Vec::new();
-        for (object, references) in (0..).zip(&references) {
-            infos.push(make_object(&store, object, references)?);
-        }
+        let infos = (0..self.count).map(|object| make(&store, object));
+        let infos = infos.collect::<Result<Vec<_>>>()?;
         let mut database = Database::open(&OpenDatabase::read_write(&db, StoreDir::default()))?;
         database.register(&infos, &mut |_| Err("there are no derivations".into()))?;
-        drop(database);
-        fs::write(self.mark(), self.description())?;
         Ok(())
     }
 
@@ -107,86 +116,45 @@ impl Generated {
     }
 }
 
-/// The path of an object: not made from its content, as with everything that is built.
-fn path(object: u32) -> StorePath {
-    let mut part = [0; 20];
-    seed_of(object).fill(&mut part);
-    let name = if object == 0 {
-        "library-1.0".to_owned()
-    } else {
-        format!("package-{object}-1.{}", object % 17)
-    };
-    let name = Name::new(name.as_bytes()).expect("letters, digits, dots and dashes");
-    StorePath::from_parts(HashPart::new(part), &name)
-}
-
-fn seed_of(object: u32) -> Seeded {
-    Seeded::new(u64::from(FORM) << 32 | u64::from(object))
-}
-
-fn make_object(store: &Path, object: u32, references: &[u32]) -> Result<PathInfo> {
-    let dir = StoreDir::default();
-    let path = path(object);
-    let mut references: Vec<StorePath> = references.iter().map(|&number| self::path(number)).collect();
-    references.sort_unstable();
-    let mut seeded = seed_of(object);
-    let mut text = String::new();
-    for reference in &references {
-        writeln!(text, "uses {}", dir.display(reference))?;
+/// Makes what the upper database and the upper layer of an overlay store hold when a run begins: in `dir`, as `db`
+/// and `upper`.
+pub(crate) fn make_upper(dir: &Path, lower: &Generated, upper: &Upper) -> Result<()> {
+    let (db, layer) = (dir.join("db"), dir.join("upper"));
+    for dir in [&db, &layer] {
+        fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
     }
-    for _ in 0..seeded.below(30) {
-        writeln!(text, "{:016x}", seeded.next())?;
+    let mut database = Database::open(&OpenDatabase::read_write(&db, StoreDir::default()))?;
+    // Own objects refer to the library below.
+    let known: Vec<StorePath> = (0..upper.known.max(u32::from(upper.own > 0))).map(path).collect();
+    let below = lower.database()?;
+    // Objects refer to those with lower numbers only: these are all.
+    let infos = below.closure_infos(&known, &mut |paths| Ok(vec![false; paths.len()]))?;
+    database.copy_in(&infos, &below)?;
+    drop(infos);
+    if upper.copies == Copies::All {
+        for path in &known {
+            let copy = layer.join(path.base_name());
+            let object = lower.store().join(path.base_name());
+            fs::copy(&object, &copy).with_context(|| format!("copying {}", object.display()))?;
+            make_canonical(&copy)?;
+        }
     }
-    let file = store.join(path.base_name());
-    write_canonical(&file, text.as_bytes())?;
-
-    let mut archive = HashingReader::new(FileArchive::new(text.as_bytes(), text.len() as u64));
-    io::copy(&mut archive.by_ref(), &mut io::sink())?;
-    let (_, nar) = archive.finish();
-    let mut info = PathInfo::new(path.clone(), nar.hash, nar.size);
-    info.references = references;
-    info.registration_time = REGISTERED;
-    info.deriver = Some(StorePath::from_base_name(
-        format!("{}-{}.drv", path.hash_part_str(), path.name()).as_bytes(),
-    )?);
-    info.signatures = vec![signature(&mut seeded)?];
-    Ok(info)
-}
-
-/// Writes a file as a store has them: read-only, at the time 1.
-fn write_canonical(file: &Path, bytes: &[u8]) -> Result<()> {
-    fs::write(file, bytes).with_context(|| format!("writing {}", file.display()))?;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o444))?;
-    let one = Timespec {
-        tv_sec: 1,
-        tv_nsec: 0,
-    };
-    let times = Timestamps {
-        last_access: one,
-        last_modification: one,
-    };
-    utimensat(CWD, file, &times, AtFlags::empty())
-        .with_context(|| format!("setting the times of {}", file.display()))
-}
-
-/// Looks like the signature of a binary cache, and is as long.
-fn signature(seeded: &mut Seeded) -> Result<Signature> {
-    let mut bytes = [0; 64];
-    seeded.fill(&mut bytes);
-    let base64 = Hash::new(HashAlgorithm::Sha512, &bytes)?.render_bare(HashEncoding::Base64);
-    Ok(Signature::parse(
-        format!("cache.example.org-1:{base64}").as_bytes(),
-    )?)
-}
-
-/// Makes a database that holds the rows of a closure and nothing else, or of nothing.
-pub(crate) fn make_database(db: &Path, from: &Generated, roots: &[StorePath]) -> Result<()> {
-    fs::create_dir_all(db).with_context(|| format!("creating {}", db.display()))?;
-    let mut database = Database::open(&OpenDatabase::read_write(db, StoreDir::default()))?;
-    let lower = from.database()?;
-    let infos = lower.closure_infos(roots, &mut |paths| Ok(vec![false; paths.len()]))?;
-    database.copy_in(&infos, &lower)?;
+    let infos = make_own(&layer, lower, upper.own)?;
+    database.register(&infos, &mut |_| Err("there are no derivations".into()))?;
     Ok(())
+}
+
+/// Objects that are only above: they refer to each other as those below do, and to the library below; the last one
+/// needs all others.
+fn make_own(layer: &Path, lower: &Generated, count: u32) -> Result<Vec<PathInfo>> {
+    let references = graph::references(count + 1, &[count + 1], u64::from(FORM));
+    let number = |object: u32| if object == 0 { 0 } else { lower.count - 1 + object };
+    (1..=count)
+        .map(|object| {
+            let numbers: Vec<u32> = references[object as usize].iter().map(|&to| number(to)).collect();
+            make_object(layer, number(object), &numbers)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -215,8 +183,34 @@ mod tests {
             .remove(0)
             .unwrap();
         let object = store.store().join(info.path.base_name());
-        let mut archive = superpose_nar::HashingWriter::new(io::sink());
+        let mut archive = superpose_nar::HashingWriter::new(std::io::sink());
         superpose_nar::dump_path(object, &mut archive).unwrap();
         assert_eq!(archive.finish().1.hash, info.nar_hash);
+    }
+
+    #[test]
+    fn an_upper_layer_holds_what_was_asked_for() {
+        let scratch = Scratch::new().unwrap();
+        let store = Generated::new(&scratch.join("store"), 50, &[]);
+        store.make().unwrap();
+        let upper = Upper {
+            known: 20,
+            copies: Copies::All,
+            own: 10,
+            ..Upper::EMPTY
+        };
+        let dir = scratch.join("pristine");
+        make_upper(&dir, &store, &upper).unwrap();
+        let options = OpenDatabase::read_only(dir.join("db"), StoreDir::default());
+        let database = Database::open(&options).unwrap();
+        assert_eq!(database.count().unwrap(), 30);
+        assert_eq!(fs::read_dir(dir.join("upper")).unwrap().count(), 30);
+        let own = store.own(10);
+        let top = database.closure(&own[9..], Closure::References).unwrap();
+        assert!(own.iter().all(|path| top.contains(path)), "{top:?}");
+        assert!(top.contains(&store.library()));
+        let library = fs::read(store.store().join(store.library().base_name())).unwrap();
+        let copy = dir.join("upper").join(store.library().base_name());
+        assert_eq!(fs::read(copy).unwrap(), library);
     }
 }

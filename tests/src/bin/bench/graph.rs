@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::seeded::Seeded;
+use superpose_tests::Seeded;
 
 /// How many of a hundred objects use the library.
 const USES_LIBRARY: u32 = 66;

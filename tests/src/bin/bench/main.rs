@@ -18,14 +18,19 @@
 mod cases;
 mod generate;
 mod graph;
+mod growth;
+mod hashing;
 mod layers;
 mod machine;
+mod many_rows;
 mod measure;
+mod objects;
+mod proof;
 mod report;
 mod runs;
-mod seeded;
 mod stage;
 mod stock;
+mod syncs;
 mod table;
 
 use std::ffi::OsString;

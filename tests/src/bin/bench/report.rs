@@ -3,14 +3,24 @@
 
 use crate::Options;
 use crate::cases::Case;
-use crate::runs::{Bench, Compared, Results};
+use crate::growth::Growth;
+use crate::hashing::Hashing;
+use crate::many_rows::ManyRows;
+use crate::runs::{Bench, Compared, RUNS, Results};
+use crate::syncs::Syncs;
 use crate::table::{Judgement, Row, Target, mebibytes, memory_text, ratio, table, time_text};
 
 /// What one query may hold at most, in MiB.
 const QUERY_MEMORY: f64 = 12.0;
 
-/// How much longer a query over the large store may take than one over the small store.
+/// What a collection over very many rows may hold at most, in MiB.
+const COLLECTION_MEMORY: f64 = 200.0;
+
+/// How much longer the same work over the large store may take than over the small store.
 const GROWTH: f64 = 1.2;
+
+/// How much of the speed of a loop that only reads and hashes a verification has to reach.
+const SHARE_OF_LOOP: f64 = 0.85;
 
 /// Prints everything, and tells whether all targets are met.
 pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool {
@@ -61,12 +71,27 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
         "superpose",
     ];
     show(&columns, &rows);
-    let [few, _, many] = options.sizes().stores;
+    let sizes = options.sizes();
+    let [few, _, many] = sizes.stores;
     let (few, many) = (format!("over {few}"), format!("over {many}"));
-    let scale: Vec<Row> = results.scale.iter().map(scale_row).collect();
-    show(&["superpose alone, medians", &few, &many, "ratio"], &scale);
-    let memory: Vec<Row> = memory_row(results).into_iter().collect();
-    show(&["superpose alone", "most"], &memory);
+    let growths: Vec<Row> = results.growths.iter().map(growth_row).collect();
+    show(&["superpose alone, medians", &few, &many, "ratio"], &growths);
+    let hashing: Vec<Row> = results.hashing.iter().flat_map(hashing_rows).collect();
+    show(
+        &[
+            "large objects, all cores, medians",
+            "time",
+            "speed",
+            "of the loop",
+        ],
+        &hashing,
+    );
+    let [small, large] = sizes.batches.map(|batch| format!("of {batch}"));
+    let syncs: Vec<Row> = results.syncs.iter().map(syncs_row).collect();
+    show(&["calls that sync", &small, &large], &syncs);
+    let mut memory: Vec<Row> = query_memory_row(results).into_iter().collect();
+    memory.extend(results.many_rows.iter().map(many_rows_row));
+    show(&["superpose alone", "most memory"], &memory);
     if options.judgement() == Judgement::LeftOut {
         println!("\nsmall stores, few runs: no targets are judged");
     }
@@ -76,9 +101,13 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
 fn compared_row(case: &Case, compared: &Compared) -> Row {
     let Compared { base, ours } = compared;
     let value = ratio(base.median(), ours.median());
+    let mut title = case.title.clone();
+    if ours.0.len() < RUNS {
+        title.push_str(&format!(" ({} runs)", ours.0.len()));
+    }
     Row {
         cells: vec![
-            case.title.clone(),
+            title,
             time_text(base.median()),
             time_text(ours.median()),
             format!("{value:.1}"),
@@ -92,12 +121,12 @@ fn compared_row(case: &Case, compared: &Compared) -> Row {
     }
 }
 
-fn scale_row(compared: &Compared) -> Row {
-    let (few, many) = (compared.base.median(), compared.ours.median());
+fn growth_row(growth: &Growth) -> Row {
+    let (few, many) = (growth.few.median(), growth.many.median());
     let value = ratio(many, few);
     Row {
         cells: vec![
-            "open, and one query".to_owned(),
+            growth.title.clone(),
             time_text(few),
             time_text(many),
             format!("{value:.2}"),
@@ -107,21 +136,81 @@ fn scale_row(compared: &Compared) -> Row {
     }
 }
 
+/// The bare hash, a loop that reads files and hashes them, and superpose, which has to come near to that loop: what
+/// the hash gives without reading is shown, and out of reach as long as a core does both.
+fn hashing_rows(hashing: &Hashing) -> [Row; 3] {
+    let row = |title: String, time, target| {
+        let value = ratio(hashing.files, time);
+        let speed = mebibytes(hashing.bytes) / time.as_secs_f64().max(f64::EPSILON);
+        Row {
+            cells: vec![
+                title,
+                time_text(time),
+                format!("{speed:.0} MiB/s"),
+                format!("{value:.2}"),
+            ],
+            value,
+            target,
+        }
+    };
+    let size = memory_text(hashing.bytes);
+    [
+        row(
+            format!("SHA-256 of {size} that need not be read"),
+            hashing.bare,
+            Target::None,
+        ),
+        row(
+            "SHA-256 of as much in files, read in a loop".to_owned(),
+            hashing.files,
+            Target::None,
+        ),
+        row(
+            "`verify --check-contents` of the same files".to_owned(),
+            hashing.verify.median(),
+            Target::AtLeast(SHARE_OF_LOOP),
+        ),
+    ]
+}
+
+fn syncs_row(syncs: &Syncs) -> Row {
+    let [small, large] = syncs.calls;
+    Row {
+        cells: vec![syncs.title.to_owned(), small.to_string(), large.to_string()],
+        value: small.abs_diff(large) as f64,
+        target: Target::Equal,
+    }
+}
+
 /// The most memory of any run that opened a store and asked for one path.
-fn memory_row(results: &Results) -> Option<Row> {
+fn query_memory_row(results: &Results) -> Option<Row> {
     let start = results
         .cases
         .iter()
         .filter(|(case, _)| case.name == "start")
         .map(|(_, compared)| &compared.ours);
-    let scale = results
-        .scale
+    let queries = results
+        .growths
         .iter()
-        .flat_map(|compared| [&compared.base, &compared.ours]);
-    let most = start.chain(scale).map(|samples| samples.memory()).max()?;
+        .filter(|growth| growth.is_query)
+        .flat_map(|growth| [&growth.few, &growth.many]);
+    let most = start.chain(queries).map(|samples| samples.memory()).max()?;
     Some(Row {
-        cells: vec!["memory of one query".to_owned(), memory_text(most)],
+        cells: vec!["one query".to_owned(), memory_text(most)],
         value: mebibytes(most),
         target: Target::AtMost(QUERY_MEMORY),
     })
+}
+
+fn many_rows_row(many: &ManyRows) -> Row {
+    let most = many.samples.memory();
+    let time = time_text(many.samples.median());
+    Row {
+        cells: vec![
+            format!("`gc` over {} upper rows, which takes {time}", many.rows),
+            memory_text(most),
+        ],
+        value: mebibytes(most),
+        target: Target::AtMost(COLLECTION_MEMORY),
+    }
 }

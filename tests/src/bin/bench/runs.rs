@@ -7,19 +7,29 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use crate::Options;
-use crate::cases::{self, Case, Lower, Pace, Place, Proof, SCALE, Upper};
+use crate::cases::{
+    self, Case, DESTINATION, GC_MEMORY, Lower, Pace, Place, SCALE, SYNCS, Upper, VERIFY_LARGE,
+};
+use crate::growth::Growth;
+use crate::hashing::Hashing;
 use crate::layers::{Layers, Restore};
 use crate::machine;
+use crate::many_rows::ManyRows;
 use crate::measure::{self, Program, Sample};
+use crate::proof::Proof;
 use crate::stage::Stage;
 use crate::stock::Stock;
+use crate::syncs::Syncs;
 use crate::table::Samples;
 
 /// How often each program runs unless told otherwise: medians of five hold within a few percent.
-const RUNS: usize = 5;
+pub(crate) const RUNS: usize = 5;
 
 /// Runs that take a few milliseconds each need more of them.
-const SHORT_RUNS: usize = 41;
+pub(crate) const SHORT_RUNS: usize = 41;
+
+/// Where stock Nix takes most of a minute, so many have to do.
+const SLOW_RUNS: usize = 3;
 
 /// Everything that is needed to measure.
 #[derive(Debug)]
@@ -29,7 +39,7 @@ pub(crate) struct Bench {
     pub(crate) superpose: Program,
     /// The machine as it was before the first run.
     pub(crate) machine: Vec<String>,
-    runs: Option<usize>,
+    pub(crate) runs: Option<usize>,
 }
 
 /// What was measured.
@@ -37,7 +47,10 @@ pub(crate) struct Bench {
 pub(crate) struct Results {
     pub(crate) cases: Vec<(Case, Compared)>,
     /// superpose over the small and the large store.
-    pub(crate) scale: Option<Compared>,
+    pub(crate) growths: Vec<Growth>,
+    pub(crate) hashing: Option<Hashing>,
+    pub(crate) many_rows: Option<ManyRows>,
+    pub(crate) syncs: Vec<Syncs>,
 }
 
 /// Two programs, or two stores.
@@ -48,10 +61,10 @@ pub(crate) struct Compared {
 }
 
 /// One of the two that are compared.
-struct Side {
+pub(crate) struct Side {
     name: &'static str,
     program: Program,
-    layers: Layers,
+    pub(crate) layers: Layers,
     output: PathBuf,
 }
 
@@ -80,7 +93,16 @@ impl Bench {
             }
         }
         if options.wants(SCALE) {
-            results.scale = Some(self.scale().context("case scale")?);
+            results.growths = Growth::measure(self, options.sizes()).context("case scale")?;
+        }
+        if options.wants(VERIFY_LARGE) {
+            results.hashing = Some(Hashing::measure(self, options.sizes()).context("case verify-large")?);
+        }
+        if options.wants(GC_MEMORY) {
+            results.many_rows = Some(ManyRows::measure(self, options.sizes()).context("case gc-memory")?);
+        }
+        if options.wants(SYNCS) {
+            results.syncs = Syncs::count(self, options.sizes()).context("case syncs")?;
         }
         Ok(results)
     }
@@ -93,6 +115,7 @@ impl Bench {
         let runs = self.runs.unwrap_or(match case.pace {
             Pace::Short => SHORT_RUNS,
             Pace::Usual => RUNS,
+            Pace::Slow => SLOW_RUNS,
         });
         stock.run(case)?;
         ours.run(case)?;
@@ -100,66 +123,76 @@ impl Bench {
             compared.base.0.push(stock.run(case)?);
             compared.ours.0.push(ours.run(case)?);
         }
-        let [theirs, ours] = [&stock, &ours].map(|side| case.proof.of(&side.output, &side.layers));
-        ensure!(theirs? == ours?, "the programs do not agree");
+        let proofs = [&stock, &ours].map(|side| case.proof.of(&side.output, &side.layers));
+        let [theirs_said, ours_said] = proofs;
+        ensure!(theirs_said? == ours_said?, "the programs do not agree");
+        if case.proof == Proof::Verified {
+            stock.expect_damage_found(self.stage.store(Lower::Middle).library())?;
+            ours.expect_damage_found(self.stage.store(Lower::Middle).library())?;
+        }
         Ok(compared)
     }
 
     fn side(&self, name: &'static str, program: Program, case: &Case, args: &[OsString]) -> Result<Side> {
-        let layers = self.stage.layers(name, case.place, case.upper)?;
-        Ok(Side {
-            name,
-            program: program.with(&["--store".into(), layers.url().into()]).with(args),
-            output: self.stage.work.join(format!("{name}.out")),
-            layers,
-        })
-    }
-
-    /// superpose over few and over many objects.
-    fn scale(&self) -> Result<Compared> {
-        let mut sides = Vec::new();
-        for (name, lower) in [("few", Lower::Small), ("many", Lower::Large)] {
-            let layers = self.stage.layers(name, Place::Over(lower), Upper::Empty)?;
-            let library = superpose_store_path::StoreDir::default().join(&self.stage.store(lower).library());
-            let words = [
-                "--store".into(),
-                layers.url().into(),
-                "path-info".into(),
-                library.into(),
-            ];
-            sides.push(Side {
-                name,
-                program: self.superpose.with(&words),
-                output: self.stage.work.join(format!("{name}.out")),
-                layers,
-            });
-        }
-        let mut compared = Compared::default();
-        for round in 0..=self.runs.unwrap_or(SHORT_RUNS) {
-            for (side, samples) in sides.iter_mut().zip([&mut compared.base, &mut compared.ours]) {
-                let sample = side.measure(Restore::Nothing, &Proof::Lines(1))?;
-                if round > 0 {
-                    samples.0.push(sample);
-                }
-            }
-        }
-        Ok(compared)
+        Side::new(&self.stage, name, program, (case.place, &case.upper), args)
     }
 }
 
 impl Side {
+    /// A program on a store of its own.
+    pub(crate) fn new(
+        stage: &Stage,
+        name: &'static str,
+        program: Program,
+        (place, upper): (Place, &Upper),
+        args: &[OsString],
+    ) -> Result<Self> {
+        let layers = stage.layers(name, place, upper)?;
+        let url = match place {
+            Place::Of(lower) => stage.store(lower).url().to_string(),
+            Place::Over(_) | Place::Memory => layers.url(),
+        };
+        let args: Vec<OsString> = args
+            .iter()
+            .map(|arg| {
+                if arg == DESTINATION {
+                    layers.destination().into()
+                } else {
+                    arg.clone()
+                }
+            })
+            .collect();
+        Ok(Self {
+            name,
+            program: program.with(&["--store".into(), url.into()]).with(&args),
+            output: stage.work.join(format!("{name}.out")),
+            layers,
+        })
+    }
+
     fn run(&mut self, case: &Case) -> Result<Sample> {
         let sample = self.measure(case.restore, &case.proof)?;
         eprintln!("{:<14} {:<10} {:>10.1?}", case.name, self.name, sample.wall);
         Ok(sample)
     }
 
-    fn measure(&mut self, restore: Restore, proof: &Proof) -> Result<Sample> {
+    pub(crate) fn measure(&mut self, restore: Restore, proof: &Proof) -> Result<Sample> {
         self.layers.restore(restore)?;
         let sample = measure::run(&self.program, &self.output)?;
         proof
             .of(&self.output, &self.layers)
             .with_context(|| format!("{} did not do its work", self.name))?;
         Ok(sample)
+    }
+
+    /// It says that an object is not what its row says: so it hashes.
+    fn expect_damage_found(&mut self, path: superpose_store_path::StorePath) -> Result<()> {
+        self.layers.damage(&path)?;
+        ensure!(
+            measure::run(&self.program, &self.output).is_err(),
+            "{} does not see that an object changed",
+            self.name
+        );
+        Ok(())
     }
 }

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the measurements are made on: the generated stores, the databases that runs start from, and what is added.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
-use superpose_tests::Scratch;
+use superpose_tests::{Scratch, Seeded};
 
 use crate::Options;
 use crate::cases::{Inputs, Lower, Place, Sizes, Upper};
-use crate::generate::{Generated, make_database};
+use crate::generate::{Generated, make_upper};
 use crate::layers::{Layers, remove};
 use crate::measure::Program;
-use crate::seeded::Seeded;
+use crate::objects::write_large;
 use crate::stock::Stock;
 
 /// Bytes of each of many files: most files of packages are about as small.
@@ -28,17 +27,15 @@ pub(crate) struct Stage {
     pub(crate) stores: [Generated; 3],
     pub(crate) inputs: Inputs,
     in_memory: Generated,
-    sizes: Sizes,
 }
 
 fn stores(work: &Path, sizes: Sizes) -> [Generated; 3] {
-    let closure = sizes.closure();
     sizes.stores.map(|count| {
-        let wanted: Vec<u32> = [closure / 10, closure]
-            .into_iter()
-            .filter(|&size| size <= count)
-            .collect();
-        Generated::new(&work.join(format!("store-{count}")), count, &wanted)
+        Generated::new(
+            &work.join(format!("store-{count}")),
+            count,
+            &sizes.closures(count),
+        )
     })
 }
 
@@ -103,7 +100,7 @@ impl Stage {
             accept(&Stock::at(&options.stock)?, &in_memory)?;
         }
         if options.wants("add-large") {
-            write_large(&inputs.large, sizes.large)?;
+            write_large(&inputs.large, sizes.large, sizes.large)?;
         }
         if options.wants("add-many") {
             write_many(&inputs.many, sizes.many)?;
@@ -114,24 +111,20 @@ impl Stage {
             memory,
             inputs,
             in_memory,
-            sizes,
         })
     }
 
     /// Makes an overlay store.
-    pub(crate) fn layers(&self, name: &str, place: Place, upper: Upper) -> Result<Layers> {
+    pub(crate) fn layers(&self, name: &str, place: Place, upper: &Upper) -> Result<Layers> {
         let (base, lower) = match place {
-            Place::Over(lower) => (self.work.as_path(), self.store(lower)),
+            Place::Over(lower) | Place::Of(lower) => (self.work.as_path(), self.store(lower)),
             Place::Memory => (self.memory.path(), &self.in_memory),
         };
         let pristine = base.join(format!("{name}.pristine"));
         remove(&pristine)?;
-        let roots = match upper {
-            Upper::Empty => Vec::new(),
-            Upper::Full => vec![lower.root_of(self.sizes.closure())],
-        };
-        make_database(&pristine, lower, &roots)?;
-        Layers::make(&base.join(name), lower, &pristine)
+        make_upper(&pristine, lower, upper)?;
+        let destination = self.memory.join(format!("{name}.copied"));
+        Layers::make(&base.join(name), lower, upper, &pristine, &destination)
     }
 
     pub(crate) fn store(&self, lower: Lower) -> &Generated {
@@ -155,17 +148,6 @@ fn generate(options: &Options) -> Result<()> {
     }
     ensure!(command.status()?.success(), "the stores cannot be made");
     Ok(())
-}
-
-fn write_large(file: &Path, size: u64) -> Result<()> {
-    let mut out = BufWriter::new(File::create(file)?);
-    let mut seeded = Seeded::new(size);
-    let mut block = vec![0; 1 << 16];
-    for _ in 0..size / (1 << 16) {
-        seeded.fill(&mut block);
-        out.write_all(&block)?;
-    }
-    Ok(out.flush()?)
 }
 
 fn write_many(dir: &Path, count: u32) -> Result<()> {

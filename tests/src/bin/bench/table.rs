@@ -43,6 +43,10 @@ impl Samples {
 pub(crate) enum Target {
     AtLeast(f64),
     AtMost(f64),
+    /// Two numbers do not differ: their difference is the value.
+    Equal,
+    /// Shown for comparison.
+    None,
 }
 
 impl Target {
@@ -50,6 +54,8 @@ impl Target {
         match self {
             Target::AtLeast(limit) => value >= limit,
             Target::AtMost(limit) => value <= limit,
+            Target::Equal => value == 0.0,
+            Target::None => true,
         }
     }
 
@@ -57,6 +63,8 @@ impl Target {
         match self {
             Target::AtLeast(limit) => format!("≥ {limit}"),
             Target::AtMost(limit) => format!("≤ {limit}"),
+            Target::Equal => "equal".to_owned(),
+            Target::None => String::new(),
         }
     }
 }
@@ -73,6 +81,14 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn is_met(&self) -> bool {
         self.target.is_met_by(self.value)
+    }
+
+    fn verdict(&self) -> &'static str {
+        match self.target {
+            Target::None => "",
+            _ if self.is_met() => "met",
+            _ => "MISSED",
+        }
     }
 }
 
@@ -100,10 +116,7 @@ pub(crate) fn table(columns: &[&str], rows: &[Row], form: Form, judgement: Judge
             .zip([None].into_iter().chain(rows.iter().map(Some)))
         {
             line.push(row.map_or_else(|| "target".to_owned(), |row| row.target.text()));
-            line.push(
-                row.map_or("", |row| if row.is_met() { "met" } else { "MISSED" })
-                    .to_owned(),
-            );
+            line.push(row.map_or("", Row::verdict).to_owned());
         }
     }
     match form {
@@ -221,6 +234,12 @@ mod tests {
         };
         let rows = [row(9.0, Target::AtLeast(8.0)), row(1.3, Target::AtMost(1.2))];
         assert_eq!(rows.each_ref().map(Row::is_met), [true, false]);
+        let others = [
+            row(0.0, Target::Equal),
+            row(1.0, Target::Equal),
+            row(0.0, Target::None),
+        ];
+        assert_eq!(others.each_ref().map(Row::verdict), ["met", "MISSED", ""]);
         assert_eq!(
             table(&["what"], &rows, Form::Markdown, Judgement::Judged),
             "| what | target |  |\n|---|--:|--:|\n| case | ≥ 8 | met |\n| case | ≤ 1.2 | MISSED |\n"

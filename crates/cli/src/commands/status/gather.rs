@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 
 use superpose_overlay::metadata::{self, MetadataSource};
 use superpose_overlay::mount_check::{Aspect, Outcome, Report};
-use superpose_overlay::{Layer, Layout, OverlayLayout, StoreView, Usage, is_interrupted};
+use superpose_overlay::{Layout, OverlayLayout, StoreView, Survey, Usage, is_interrupted};
 
 use crate::commands::access_of;
 use crate::error::{Error, Result};
@@ -24,22 +24,13 @@ pub(super) struct Status {
     pub(super) mount: Option<Report>,
     /// The upper layer, or the store directory of a local store.
     pub(super) usage: Option<Usage>,
-    /// The upper database, or that of a local store.
-    pub(super) rows: Option<Rows>,
+    /// The upper layer and its database side by side, or those of a local store.
+    pub(super) survey: Option<Survey>,
     /// Valid paths of the lower store.
     pub(super) lower_rows: Option<u64>,
     /// Whether a removal was interrupted, or a remount is owed.
     pub(super) interrupted: bool,
     pub(super) problems: Vec<Problem>,
-}
-
-/// What a database says.
-#[derive(Debug, Default)]
-pub(super) struct Rows {
-    /// Paths that it knows.
-    pub(super) all: u64,
-    /// Those whose object is not in the upper layer: copies of rows from below.
-    pub(super) copied: u64,
 }
 
 /// Something that is wrong.
@@ -138,7 +129,7 @@ fn look_at_metadata(layout: &Layout, lower: Lower, status: &mut Status) {
         Err(superpose_overlay::Error::Metadata(metadata::Error::MissingDatabase { .. })) if matches!(layout, Layout::Local(local) if !local.settings.real_dir.exists()) =>
         {
             status.usage = Some(Usage::default());
-            status.rows = Some(Rows::default());
+            status.survey = Some(Survey::default());
             return;
         }
         Err(error) => {
@@ -147,36 +138,59 @@ fn look_at_metadata(layout: &Layout, lower: Lower, status: &mut Status) {
         }
     };
     status.usage = status.keep(view.upper_usage().map_err(Error::from));
-    status.rows = status.keep(count_rows(&view));
     // Opened even if it is not counted: one that cannot be is something wrong.
     let below = status.keep(view.lower().map_err(Error::from)).flatten();
+    if below.is_some() || matches!(layout, Layout::Local(_)) {
+        status.survey = status.keep(view.survey().map_err(Error::from));
+    }
+    if let Some(survey) = status.survey.take() {
+        judge_survey(&survey, layout, status);
+        status.survey = Some(survey);
+    }
     if let (Lower::Count, Some(below)) = (lower, below) {
         status.lower_rows = status.keep(below.count().map_err(Error::from));
     }
 }
 
-fn count_rows(view: &StoreView) -> Result<Rows> {
-    let mut paths = Vec::new();
-    view.upper_metadata().for_each_valid_path(&mut |path| {
-        paths.push(path);
-        Ok(())
-    })?;
-    let below = view
-        .locate(&paths)?
-        .into_iter()
-        .filter(|layer| *layer == Layer::Lower)
-        .count();
-    Ok(Rows {
-        all: paths.len() as u64,
-        copied: below as u64,
-    })
-}
-
-impl Status {
-    /// Objects of the layer that no row knows: being added at this moment, or left by a crash.
-    pub(super) fn unknown_objects(&self) -> Option<u64> {
-        let (usage, rows) = (self.usage.as_ref()?, self.rows.as_ref()?);
-        Some(usage.objects.saturating_sub(rows.all - rows.copied))
+/// Names what a verification would call a fault, as far as names tell.
+fn judge_survey(survey: &Survey, layout: &Layout, status: &mut Status) {
+    let count = |number: usize, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        _ => Some(format!("{number} {many}")),
+    };
+    let problems = [
+        (
+            count(
+                survey.hidden.len(),
+                "whiteout hides an object of the lower store that is valid",
+                "whiteouts hide objects of the lower store that are valid",
+            ),
+            "`superpose verify --repair`",
+        ),
+        (
+            count(
+                survey.nowhere.len(),
+                "known path has no object in any layer",
+                "known paths have no object in any layer",
+            ),
+            "`superpose verify` names them, and with --repair and --from brings them back from another store",
+        ),
+        (
+            count(
+                survey.foreign.len(),
+                "name in the upper layer is no store path",
+                "names in the upper layer are no store paths",
+            )
+            // In a local store every collector removes them.
+            .filter(|_| matches!(layout, Layout::Overlay(_))),
+            "`superpose verify` names them; remove what nobody uses, since the collector of Nix stops at them",
+        ),
+    ];
+    for (what, mend) in problems {
+        if let Some(what) = what {
+            status.problem(what, Some(mend));
+        }
     }
 }
 

@@ -45,16 +45,17 @@ pub(super) fn text(output: &mut Output, layout: &Layout, status: &Status) -> Res
             line("", &format_args!("{} names hide what is below", usage.whiteouts))?;
         }
     }
-    if let Some(unknown) = status.unknown_objects().filter(|&unknown| unknown > 0) {
-        line(
-            "",
-            &format_args!("{unknown} objects are not known: being added, or left by a crash"),
-        )?;
-    }
-    if let Some(rows) = &status.rows {
-        let copied = format_args!("{}, of these {} copied from below", rows.all, rows.copied);
+    if let Some(survey) = &status.survey {
+        let unknown = survey.unregistered.len();
+        if unknown > 0 {
+            line(
+                "",
+                &format_args!("{unknown} objects are not known: being added, or left by a crash"),
+            )?;
+        }
+        let copied = format_args!("{}, of these {} copied from below", survey.rows, survey.copied);
         match layout {
-            Layout::Local(_) => line("known paths", &rows.all)?,
+            Layout::Local(_) => line("known paths", &survey.rows)?,
             Layout::Overlay(_) => line("known paths", &copied)?,
         }
     }
@@ -93,7 +94,7 @@ pub(super) fn json(layout: &Layout, status: &Status) -> Value {
         .iter()
         .map(|layer| layer.to_string_lossy().into_owned())
         .collect();
-    let (usage, rows) = (status.usage.as_ref(), status.rows.as_ref());
+    let (usage, survey) = (status.usage.as_ref(), status.survey.as_ref());
     json!({
         "url": layout.reference().to_string(),
         "kind": kind,
@@ -107,9 +108,12 @@ pub(super) fn json(layout: &Layout, status: &Status) -> Value {
             "otherFiles": usage.map(|usage| usage.others),
             "whiteouts": usage.map(|usage| usage.whiteouts),
             "bytes": usage.map(|usage| usage.bytes),
-            "rows": rows.map(|rows| rows.all),
-            "copiedRows": rows.map(|rows| rows.copied),
-            "unknownObjects": status.unknown_objects(),
+            "rows": survey.map(|survey| survey.rows),
+            "copiedRows": survey.map(|survey| survey.copied),
+            "rowsWithoutObjects": survey.map(|survey| survey.nowhere.len()),
+            "unknownObjects": survey.map(|survey| survey.unregistered.len()),
+            "foreignNames": survey.map(|survey| survey.foreign.len()),
+            "hiddenObjects": survey.map(|survey| survey.hidden.len()),
         },
         "lower": { "rows": status.lower_rows },
         "interrupted": status.interrupted,

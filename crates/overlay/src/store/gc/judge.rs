@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which valid paths live: a walk over the graph from what is kept, and nothing else.
+
+use superpose_metadata::LivenessGraph;
+use superpose_store_path::HashPart;
+
+/// What lives beside roots and what they refer to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Keeping {
+    /// The outputs of derivations that live.
+    pub(super) outputs: bool,
+    /// The derivers of paths that live.
+    pub(super) derivations: bool,
+}
+
+/// A set of nodes.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(Vec<u64>);
+
+impl Nodes {
+    /// An empty set, with room for this many nodes.
+    pub(super) fn new(nodes: usize) -> Self {
+        Self(vec![0; nodes.div_ceil(64)])
+    }
+
+    /// Puts a node in; false if it was there.
+    pub(super) fn insert(&mut self, node: u32) -> bool {
+        let (word, bit) = (&mut self.0[node as usize / 64], 1 << (node % 64));
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    pub(super) fn contains(&self, node: u32) -> bool {
+        self.0[node as usize / 64] >> (node % 64) & 1 == 1
+    }
+}
+
+/// The living, as far as the roots are known.
+#[derive(Debug)]
+pub(super) struct Judge<'a> {
+    graph: &'a LivenessGraph,
+    keeping: Keeping,
+    alive: Nodes,
+    /// Alive, and not yet followed.
+    pending: Vec<u32>,
+}
+
+impl<'a> Judge<'a> {
+    /// Nothing lives yet.
+    pub(super) fn new(graph: &'a LivenessGraph, keeping: Keeping) -> Self {
+        Self {
+            graph,
+            keeping,
+            alive: Nodes::new(graph.len()),
+            pending: Vec::new(),
+        }
+    }
+
+    /// Keeps a node, and all that lives because of it.
+    pub(super) fn keep(&mut self, node: u32) {
+        self.reach(node);
+        while let Some(node) = self.pending.pop() {
+            let graph = self.graph;
+            graph.references(node).iter().for_each(|&next| self.reach(next));
+            if self.keeping.outputs {
+                graph.outputs(node).iter().for_each(|&next| self.reach(next));
+            }
+            if self.keeping.derivations {
+                graph.deriver(node).into_iter().for_each(|next| self.reach(next));
+            }
+        }
+    }
+
+    /// Keeps every path of this hash part: a temporary root means what is named after its object, too.
+    pub(super) fn keep_all_with(&mut self, part: HashPart) {
+        for node in self.graph.nodes_with(part) {
+            self.keep(node);
+        }
+    }
+
+    pub(super) fn is_alive(&self, node: u32) -> bool {
+        self.alive.contains(node)
+    }
+
+    /// All that does not live, in the order of the rows.
+    pub(super) fn dead(&self) -> impl Iterator<Item = u32> {
+        self.graph.nodes().filter(|&node| !self.is_alive(node))
+    }
+
+    fn reach(&mut self, node: u32) {
+        if self.alive.insert(node) {
+            self.pending.push(node);
+        }
+    }
+}
+
+/// Puts dead nodes into an order in which they can go one after the other, each before what it refers to, and says how
+/// many can: nodes that refer to each other in a ring, which no store should hold, and what these refer to, come last and
+/// can only go all at once.
+pub(super) fn referrers_first(graph: &LivenessGraph, dead: &[u32]) -> (Vec<u32>, usize) {
+    let mut is_dead = Nodes::new(graph.len());
+    for &node in dead {
+        is_dead.insert(node);
+    }
+    // Of living nodes none refers to a dead one.
+    let mut referrers = vec![0_u32; graph.len()];
+    let others = |node: u32| {
+        let references = graph.references(node).iter().copied();
+        references.filter(move |&reference| reference != node)
+    };
+    for reference in dead.iter().flat_map(|&node| others(node)) {
+        referrers[reference as usize] += 1;
+    }
+    let mut order: Vec<u32> = dead
+        .iter()
+        .copied()
+        .filter(|&node| referrers[node as usize] == 0)
+        .collect();
+    let mut next = 0;
+    while let Some(&node) = order.get(next) {
+        next += 1;
+        for reference in others(node).filter(|&reference| is_dead.contains(reference)) {
+            referrers[reference as usize] -= 1;
+            if referrers[reference as usize] == 0 {
+                order.push(reference);
+            }
+        }
+    }
+    let free = order.len();
+    order.extend(dead.iter().filter(|&&node| referrers[node as usize] > 0));
+    (order, free)
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The layer that is worked on: the upper layer of an overlay store, or the store directory of a local one.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fd::BorrowedFd;
+use rustix::fs::{self, AtFlags, Dir, FileType, Stat};
+use rustix::io::Errno;
+use superpose_store_path::StorePath;
+
+use super::Store;
+use crate::{Error, Result};
+
+/// The directory in which objects are physically.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layer<'a> {
+    pub(super) fd: BorrowedFd<'a>,
+    pub(super) path: &'a Path,
+}
+
+/// Something in a layer whose name is that of a store path.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) path: StorePath,
+    pub(super) kind: FileType,
+}
+
+/// Which file it is, and which state of it. An object that is replaced has another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) inode: u64,
+    pub(super) changed: (i64, u32),
+}
+
+impl Identity {
+    pub(super) fn of(stat: &Stat) -> Self {
+        Identity {
+            inode: stat.st_ino,
+            // Nanoseconds are below 2^32.
+            changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn layer(&self) -> Layer<'_> {
+        match &self.below {
+            Some(below) => Layer {
+                fd: below.upper.fd(),
+                path: below.upper.path(),
+            },
+            None => Layer {
+                fd: self.real.fd(),
+                path: self.real.path(),
+            },
+        }
+    }
+}
+
+impl Layer<'_> {
+    /// Everything in the layer that may be an object, sorted: whiteouts and names that are no store paths are left out.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>> {
+        let failed = |source| Error::io("list the layer", self.path, source);
+        let mut entries = Vec::new();
+        // A directory of its own: the offset of `self.fd` is shared by everyone who reads it.
+        for entry in Dir::read_from(self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(path) = StorePath::from_base_name(entry.file_name().to_bytes()) else {
+                continue;
+            };
+            let kind = match entry.file_type() {
+                FileType::Unknown => match self.stat(OsStr::new(path.base_name()))? {
+                    Some(stat) => FileType::from_raw_mode(stat.st_mode),
+                    None => continue,
+                },
+                known => known,
+            };
+            if matches!(
+                kind,
+                FileType::RegularFile | FileType::Directory | FileType::Symlink
+            ) {
+                entries.push(Entry { path, kind });
+            }
+        }
+        entries.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        Ok(entries)
+    }
+
+    /// What a name of the layer is; `None` if there is nothing.
+    pub(super) fn stat(&self, name: &OsStr) -> Result<Option<Stat>> {
+        stat_in(self.fd, name).map_err(|source| Error::io("examine", self.path.join(name), source))
+    }
+}
+
+/// What a name of a directory is, itself and not what it points to; `None` if there is nothing.
+pub(super) fn stat_in(directory: BorrowedFd<'_>, name: &OsStr) -> std::result::Result<Option<Stat>, Errno> {
+    match fs::statat(directory, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Roots that are made while somebody collects.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use rusqlite::Connection;
+use rustix::fs::{FlockOperation, flock};
+use superpose_tests::{Layers, Suite, trials};
+
+pub(crate) fn register(suite: &mut Suite) {
+    trials!(
+        suite,
+        [],
+        a_collector_hears_of_a_root_again_when_the_link_is_there,
+        a_root_that_came_too_late_is_none
+    );
+}
+
+/// Longer than a program needs to come to a root on a loaded machine.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// A collector that has only just begun, whatever was done before: it holds the lock, and hears of roots.
+struct Collector {
+    _lock: File,
+    _state: File,
+    listener: UnixListener,
+}
+
+impl Collector {
+    fn begin(layers: &Layers) -> Result<Self> {
+        let dir = layers.lower().join("nix/var/nix");
+        let lock = File::create(dir.join("gc.lock"))?;
+        flock(&lock, FlockOperation::LockExclusive)?;
+        fs::create_dir_all(dir.join("gc-socket"))?;
+        let state = File::open(&dir)?;
+        // However long the path is.
+        let socket = format!("/proc/self/fd/{}/gc-socket/socket", state.as_raw_fd());
+        let listener = UnixListener::bind(socket)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            _lock: lock,
+            _state: state,
+            listener,
+        })
+    }
+
+    fn accept(&self) -> Result<UnixStream> {
+        let started = Instant::now();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false)?;
+                    return Ok(stream);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            ensure!(started.elapsed() < TIME_LIMIT, "nobody handed over a root");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits for one root, and acknowledges it when `before` is done.
+    fn hear(&self, before: impl FnOnce() -> Result<()>) -> Result<String> {
+        let mut stream = self.accept()?;
+        let mut line = String::new();
+        BufReader::new(stream.try_clone()?).read_line(&mut line)?;
+        before()?;
+        stream.write_all(b"1")?;
+        Ok(line.trim_end().to_owned())
+    }
+}
+
+fn a_collector_hears_of_a_root_again_when_the_link_is_there() -> Result<()> {
+    let layers = Layers::new()?;
+    let path = layers.add_below("object", "object\n", &[])?;
+    let link = layers.join("result");
+    let collector = Collector::begin(&layers)?;
+    let adding = layers.below()?.arg("add-root").arg(&link).arg(&path).start()?;
+    // This one looks for links now, and finds none.
+    let first = collector.hear(|| {
+        ensure!(!link.exists() && fs::symlink_metadata(&link).is_err());
+        Ok(())
+    })?;
+    let second = collector.hear(|| {
+        ensure!(fs::read_link(&link)?.as_os_str() == path.as_str());
+        Ok(())
+    })?;
+    ensure!(first == path && second == path, "{first}, {second}");
+    let added = adding.finish()?;
+    ensure!(added.code() == Some(0), "{added}");
+    Ok(())
+}
+
+fn a_root_that_came_too_late_is_none() -> Result<()> {
+    let layers = Layers::new()?;
+    let path = layers.add_below("object", "object\n", &[])?;
+    let link = layers.join("result");
+    let collector = Collector::begin(&layers)?;
+    let adding = layers.below()?.arg("add-root").arg(&link).arg(&path).start()?;
+    collector.hear(|| Ok(()))?;
+    // It had decided before; the answer comes when the path is gone.
+    collector.hear(|| {
+        let database = Connection::open(layers.lower_database())?;
+        database.execute("delete from ValidPaths where path = ?", [&path])?;
+        Ok(())
+    })?;
+    let added = adding.finish()?;
+    ensure!(
+        added.code() == Some(1) && added.errors().contains("is not valid"),
+        "{added}"
+    );
+    ensure!(fs::symlink_metadata(&link).is_err(), "the link was left");
+    Ok(())
+}
