@@ -83,7 +83,19 @@ fn built(message: &str) -> Option<Built> {
 
 /// What cargo knows of the workspace itself, its dependencies left out.
 pub(crate) fn metadata() -> Result<Value> {
-    let text = read(cargo(&["metadata", "--format-version", "1", "--no-deps"]))?;
+    metadata_of("Cargo.toml")
+}
+
+/// The same of the workspace that another manifest is the root of.
+pub(crate) fn metadata_of(manifest: &str) -> Result<Value> {
+    let text = read(cargo(&[
+        "metadata",
+        "--format-version",
+        "1",
+        "--no-deps",
+        "--manifest-path",
+        manifest,
+    ]))?;
     serde_json::from_str(&text).context("what cargo metadata says")
 }
 

@@ -127,7 +127,7 @@ fn graph(edges: &Edges) -> String {
         } else {
             targets.join(", ")
         };
-        text.push_str(&format!("{from:<12} -> {targets}\n"));
+        text.push_str(&format!("{from:<15} -> {targets}\n"));
     }
     text.push_str("```\n");
     text
@@ -177,7 +177,7 @@ mod tests {
         let stale = format!("# A\n{BEGIN}\nold\n{END}\nrest\n");
         let fresh = with_graph(&stale, &edges).unwrap();
         assert!(
-            fresh.contains("nar          -> store-path\n") && fresh.ends_with("\nrest\n"),
+            fresh.contains("nar             -> store-path\n") && fresh.ends_with("\nrest\n"),
             "{fresh}"
         );
         let findings = |text: &str| check_graph(&Tree::of(&[(DOCUMENT, text)]), &edges).len();

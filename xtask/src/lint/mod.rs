@@ -56,6 +56,9 @@ enum Outcome {
     Skipped(String),
 }
 
+/// The fuzz targets are a workspace of their own, and are held to the same form.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 /// Runs the task.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let tree = Tree::read(&workspace::root())?;
@@ -65,9 +68,17 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         edges::bless(&workspace::root(), &edges)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let roots = modules::crate_roots(&metadata, &workspace::root())?;
+    let mut roots = modules::crate_roots(&metadata, &workspace::root())?;
+    roots.extend(modules::crate_roots(
+        &cargo_run::metadata_of(FUZZ)?,
+        &workspace::root(),
+    )?);
     let mut report = Report::default();
     report.add("format", program(cargo_run::cargo(&["fmt", "--all", "--check"]))?);
+    report.add(
+        "format of the fuzz targets",
+        program(cargo_run::cargo(&["fmt", "--check", "--manifest-path", FUZZ]))?,
+    );
     report.add("file form", Outcome::Findings(files::check(&tree)));
     report.add("modules", Outcome::Findings(modules::check(&tree, &roots)));
     report.add(
