@@ -144,10 +144,7 @@ impl Common {
 }
 
 fn as_json(dir: &StoreDir, added: &Added) -> Value {
-    let (outcome, layer) = match added.outcome {
-        Outcome::Stored => ("stored", "upper".to_owned()),
-        Outcome::AlreadyValid(layer) => ("already-valid", layer.to_string()),
-    };
+    let (outcome, layer) = outcome_words(added.outcome);
     json!({
         "path": dir.join(&added.path),
         "narHash": added.nar.hash.render(HashEncoding::Sri),
@@ -155,4 +152,12 @@ fn as_json(dir: &StoreDir, added: &Added) -> Value {
         "outcome": outcome,
         "layer": layer,
     })
+}
+
+/// What had to be done, and the layer that the object is in, in the words of JSON output.
+pub(super) fn outcome_words(outcome: Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Stored => ("stored", "upper".to_owned()),
+        Outcome::AlreadyValid(layer) => ("already-valid", layer.to_string()),
+    }
 }

@@ -2,10 +2,11 @@
 //! `superpose import`: the objects of a stream into the store.
 
 use serde_json::{Value, json};
+use superpose_overlay::Imported;
 use superpose_overlay::store_path::StoreDir;
-use superpose_overlay::{Imported, Outcome};
 
 use super::Done;
+use super::add::outcome_words;
 use crate::context::Context;
 use crate::error::Result;
 use crate::input::InputArgument;
@@ -48,9 +49,6 @@ impl Args {
 }
 
 fn as_json(dir: &StoreDir, imported: &Imported) -> Value {
-    let (outcome, layer) = match imported.outcome {
-        Outcome::Stored => ("stored", "upper".to_owned()),
-        Outcome::AlreadyValid(layer) => ("already-valid", layer.to_string()),
-    };
+    let (outcome, layer) = outcome_words(imported.outcome);
     json!({ "path": dir.join(&imported.path), "outcome": outcome, "layer": layer })
 }
