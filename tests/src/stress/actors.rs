@@ -47,8 +47,8 @@ pub(super) fn collect_with_stock(ground: &Ground, _: Seeded) -> Result<u32> {
             (Some(0), _) => true,
             // Somebody gave a dead path a referrer, or deleted it, after it had decided.
             (Some(1), _) => says.contains("is not valid") || says.contains("in use by"),
-            // It ends so when two processes hand it roots one right after the other: its thread for the second connection
-            // has the number of the first, which is not joined yet. What it leaves has to be whole all the same.
+            // It ends so when somebody who handed it a root goes while its threads are still busy with the coming, and the
+            // next one comes. What it leaves has to be whole all the same.
             (_, Some(signal)) => signal == Signal::ABORT.as_raw() && says.contains("terminate"),
             _ => false,
         };

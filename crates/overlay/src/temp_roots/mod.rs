@@ -77,6 +77,9 @@ struct OwnFile {
     size: u64,
     /// Roots that are in force.
     roots: HashSet<StorePath>,
+    /// The collector that was asked last. It is kept: Nix's (2.34 at least) ends by itself when one connection is closed
+    /// and another one made while it is still busy with the first.
+    collector: Option<UnixStream>,
 }
 
 impl TempRoots {
@@ -188,6 +191,7 @@ impl OwnFile {
                     gc_lock,
                     size: 0,
                     roots: HashSet::new(),
+                    collector: None,
                 });
             }
         }
@@ -239,7 +243,7 @@ impl OwnFile {
                     waited: begin.elapsed(),
                 });
             }
-            match ask_collector(state, store_dir, paths, deadline) {
+            match ask_collector(&mut self.collector, state, store_dir, paths, deadline) {
                 Ok(Answer::Acknowledged) => return Ok(()),
                 Ok(Answer::Gone) => {}
                 Ok(Answer::NotListening) => {
@@ -353,14 +357,19 @@ enum Answer {
     NotListening,
 }
 
-/// Hands the roots to the collector that runs: one line each, one byte in return.
+/// Hands the roots to the collector that runs: one line each, one byte in return. The connection is kept unless it has
+/// ended or is in the middle of something.
 fn ask_collector(
+    kept: &mut Option<UnixStream>,
     state: &StateDir,
     store_dir: &StoreDir,
     paths: &[StorePath],
     deadline: Option<Instant>,
 ) -> io::Result<Answer> {
-    let mut stream = match UnixStream::connect(socket_path(state)) {
+    let mut stream = match kept
+        .take()
+        .map_or_else(|| UnixStream::connect(socket_path(state)), Ok)
+    {
         Ok(stream) => stream,
         Err(error)
             if matches!(
@@ -373,14 +382,12 @@ fn ask_collector(
         Err(error) => return Err(error),
     };
     for path in paths {
-        if let Some(deadline) = deadline {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Answer::Gone);
-            }
-            stream.set_read_timeout(Some(left))?;
-            stream.set_write_timeout(Some(left))?;
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(Answer::Gone);
         }
+        stream.set_read_timeout(left)?;
+        stream.set_write_timeout(left)?;
         let mut answer = [0];
         let exchanged = send_all(&stream, format!("{}\n", store_dir.display(path)).as_bytes())
             .and_then(|()| stream.read_exact(&mut answer));
@@ -397,6 +404,7 @@ fn ask_collector(
             Err(error) => return Err(error),
         }
     }
+    *kept = Some(stream);
     Ok(Answer::Acknowledged)
 }
 

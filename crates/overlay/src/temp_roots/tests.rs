@@ -233,11 +233,39 @@ fn a_listening_collector_gets_the_roots_that_are_already_written() {
             lines
         });
         roots.add(&[path("a"), path("b")], LONG, &mut silent).unwrap();
-        let expected = ["a", "b"].map(|name| format!("/nix/store/{}\n", path(name)));
+        // This question needs no collector: it is in force.
+        roots.add(&[path("a")], NEVER, &mut silent).unwrap();
+        // This one comes on the same connection.
+        roots.confirm(&[path("b")], LONG, &mut silent).unwrap();
+        drop(roots);
+        let expected = ["a", "b", "b"].map(|name| format!("/nix/store/{}\n", path(name)));
         assert_eq!(collector.join().unwrap(), expected);
     });
-    // The next question needs no collector: these are in force.
-    roots.add(&[path("a")], NEVER, &mut silent).unwrap();
+}
+
+#[test]
+fn a_collector_that_has_ended_is_not_asked_again() {
+    let state = State::new();
+    let roots = state.roots();
+    let hear = |listener: UnixListener| {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        stream.write_all(b"1").unwrap();
+        line
+    };
+    for name in ["a", "b"] {
+        let listener = state.listen();
+        let _collector = state.collect();
+        thread::scope(|scope| {
+            let heard = scope.spawn(|| hear(listener));
+            roots.add(&[path(name)], LONG, &mut silent).unwrap();
+            assert_eq!(heard.join().unwrap(), format!("/nix/store/{}\n", path(name)));
+        });
+        fs::remove_file(state.top.path().join(GC_SOCKET)).unwrap();
+    }
 }
 
 #[test]
