@@ -76,7 +76,7 @@ impl Store {
     /// Nix judges the paths one after the other, so that those before the first refusal are gone; it reports success
     /// for a path that is only below; `keep-outputs` and `keep-derivations` do not matter here, as from Nix 2.35 on.
     pub fn delete(&mut self, paths: &[StorePath], options: &DeleteOptions) -> Result<Deleted> {
-        let _lock = self.collector_lock()?;
+        let lock = self.collector_lock()?;
         // On a full disk the ballast is what the deletion itself is written with.
         if let Err(error) = self.database.release_reserved_space() {
             tracing::debug!(%error, "the reserved space is not released");
@@ -87,7 +87,7 @@ impl Store {
             .collect::<BTreeSet<_>>()
             .into_iter()
             .collect();
-        let listener = Listener::start(&self.state, self.dir())?;
+        let listener = Listener::start(lock, &self.state, self.dir())?;
         self.refuse_alive(&paths, options)?;
         let parts: Vec<HashPart> = paths.iter().map(StorePath::hash_part).collect();
         if !listener.seal(0, parts) {

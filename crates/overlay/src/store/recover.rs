@@ -64,11 +64,12 @@ impl Store {
         if abandoned.is_empty() {
             return Ok(());
         }
-        let _lock = match CollectorLock::acquire(&self.state, LockWait::Never, &mut |_| {}) {
+        let lock = match CollectorLock::acquire(&self.state, LockWait::Never, &mut |_| {}) {
             Ok(lock) => lock,
             Err(Error::LockHeld { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
+        let listener = Listener::start(lock, &self.state, self.dir())?;
         let named: BTreeSet<StorePath> = abandoned
             .iter()
             .flat_map(|abandoned| &abandoned.paths)
@@ -78,7 +79,6 @@ impl Store {
         let dead: Vec<&str> = abandoned.iter().map(Abandoned::owner).collect();
         let left = self.unregistered(named.into_iter().collect(), &dead)?;
         if !left.is_empty() {
-            let listener = Listener::start(&self.state, self.dir())?;
             // Somebody else wants one of them at this very moment: the next one who opens the store looks again.
             if !listener.seal(0, left.iter().map(StorePath::hash_part).collect()) {
                 return Ok(());

@@ -23,6 +23,7 @@ use superpose_store_path::{HashPart, MAX_BASE_NAME_LEN, StoreDir};
 use super::records::SLACK;
 use super::{ACKNOWLEDGED, socket_path};
 use crate::error::{Error, Result};
+use crate::gc_lock::CollectorLock;
 use crate::state_dir::{GC_SOCKET, GC_SOCKET_NAME, StateDir};
 
 /// Everybody who may use the store may hand over roots, as with Nix.
@@ -38,11 +39,16 @@ const MAX_ROOTS: usize = 4_000_000;
 /// Pause when a client cannot be accepted, because too many files are open for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A collector that listens. When it is dropped, clients that have no answer find that it is gone.
+/// A collector that listens. When it is dropped, clients that have no answer find that it is gone, and then its lock is
+/// free.
+///
+/// It has the lock so that nobody can get the order wrong: whoever still listened when the next collector has begun
+/// would answer for that one, which never hears of the root.
 #[derive(Debug)]
 pub(crate) struct Listener {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
+    _lock: CollectorLock,
 }
 
 /// What the listening thread and the collector both know.
@@ -74,11 +80,11 @@ enum Verdict {
 }
 
 impl Listener {
-    /// Begins to listen. The caller holds the collector's lock, so that nobody else has the socket.
+    /// Begins to listen, with the collector's lock: nobody else has the socket.
     ///
     /// # Errors
     /// If the socket cannot be made. To collect all the same would let everybody who adds something wait to the end.
-    pub(crate) fn start(state: &StateDir, store_dir: &StoreDir) -> Result<Self> {
+    pub(crate) fn start(lock: CollectorLock, state: &StateDir, store_dir: &StoreDir) -> Result<Self> {
         let fail = |error: io::Error| Error::io("listen on", state.path().join(GC_SOCKET), error);
         let directory = state.create_gc_socket_directory()?;
         // What an earlier collector left. Nobody listens there: we have its lock.
@@ -109,6 +115,7 @@ impl Listener {
         Ok(Self {
             shared,
             thread: Some(thread),
+            _lock: lock,
         })
     }
 

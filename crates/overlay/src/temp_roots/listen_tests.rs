@@ -35,21 +35,18 @@ struct Collector {
     top: tempfile::TempDir,
     state: StateDir,
     listener: Listener,
-    lock: CollectorLock,
+}
+
+fn lock(state: &StateDir) -> CollectorLock {
+    CollectorLock::acquire(state, LockWait::Never, &mut silent).unwrap()
 }
 
 impl Collector {
     fn start() -> Self {
         let top = tempfile::tempdir().unwrap();
         let state = StateDir::open(top.path()).unwrap();
-        let lock = CollectorLock::acquire(&state, LockWait::Never, &mut silent).unwrap();
-        let listener = Listener::start(&state, &StoreDir::default()).unwrap();
-        Self {
-            top,
-            state,
-            listener,
-            lock,
-        }
+        let listener = Listener::start(lock(&state), &state, &StoreDir::default()).unwrap();
+        Self { top, state, listener }
     }
 
     fn connect(&self) -> UnixStream {
@@ -179,10 +176,7 @@ fn our_adder_is_answered_and_the_end_of_the_collector_is_noticed() {
             done.send(()).unwrap();
         });
         assert!(is_done.recv_timeout(SILENCE).is_err(), "it waits");
-        let Collector { listener, lock, .. } = collector;
-        drop(listener);
-        assert!(is_done.recv_timeout(SILENCE).is_err(), "the lock is held still");
-        drop(lock);
+        drop(collector.listener);
         is_done.recv().unwrap();
     });
 }
@@ -206,7 +200,7 @@ fn the_socket_is_for_everybody_and_one_that_was_left_is_replaced() {
     ] {
         fs::remove_file(&socket).unwrap();
         make(&socket);
-        let _listener = Listener::start(&state, &StoreDir::default()).unwrap();
+        let _listener = Listener::start(lock(&state), &state, &StoreDir::default()).unwrap();
         UnixStream::connect(&socket).unwrap();
     }
     drop(top);
@@ -217,7 +211,7 @@ fn it_listens_however_long_its_path_is() {
     let top = tempfile::tempdir().unwrap();
     let long = top.path().join("x".repeat(120));
     let state = StateDir::open(&long).unwrap();
-    let listener = Listener::start(&state, &StoreDir::default()).unwrap();
+    let listener = Listener::start(lock(&state), &state, &StoreDir::default()).unwrap();
     assert!(long.join(GC_SOCKET).exists());
     let mut stream = UnixStream::connect(socket_path(&state)).unwrap();
     stream
@@ -228,9 +222,27 @@ fn it_listens_however_long_its_path_is() {
 }
 
 #[test]
+fn nobody_is_answered_any_more_when_the_next_collector_can_begin() {
+    let collector = Collector::start();
+    let mut stream = collector.connect();
+    collector.say(&mut stream, format!("/nix/store/{}\n", path('a')).as_bytes(), 1);
+    let busy = CollectorLock::acquire(&collector.state, LockWait::Never, &mut silent);
+    assert!(busy.is_err(), "the listener has the lock");
+
+    drop(collector.listener);
+    drop(lock(&collector.state));
+    // Whether it is sent at all, nothing comes back.
+    stream
+        .write_all(format!("/nix/store/{}\n", path('b')).as_bytes())
+        .ok();
+    assert!(stream.read_exact(&mut [0]).is_err());
+}
+
+#[test]
 fn a_store_that_is_only_read_is_not_listened_for() {
     let top = tempfile::tempdir().unwrap();
+    let lock = lock(&StateDir::open(top.path()).unwrap());
     let state = StateDir::open_read_only(top.path()).unwrap();
-    assert!(Listener::start(&state, &StoreDir::default()).is_err());
+    assert!(Listener::start(lock, &state, &StoreDir::default()).is_err());
     assert!(!top.path().join("gc-socket").exists());
 }

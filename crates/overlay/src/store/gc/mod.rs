@@ -138,12 +138,12 @@ impl Store {
         if options.action != CollectAction::Delete {
             return self.look(options);
         }
-        let _lock = self.collector_lock()?;
+        let lock = self.collector_lock()?;
         // On a full disk the ballast is what the collection itself is written with.
         if let Err(error) = self.database.release_reserved_space() {
             tracing::debug!(%error, "the reserved space is not released");
         }
-        let listener = Listener::start(&self.state, self.dir())?;
+        let listener = Listener::start(lock, &self.state, self.dir())?;
         let mut kept = self.kept(Stale::Remove)?;
         let mut attempt = 1;
         loop {

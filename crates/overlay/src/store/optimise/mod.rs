@@ -175,13 +175,13 @@ impl Store {
         self.options.watch.go_on()?;
         let lock = self.collector_lock()?;
         // What leaves stays valid: who adds something need not wait.
-        let _listener = Listener::start(&self.state, self.dir())?;
+        let listener = Listener::start(lock, &self.state, self.dir())?;
         // On a full disk the ballast is what the journal is written with.
         if let Err(error) = self.database.release_reserved_space() {
             tracing::debug!(%error, "the reserved space is not released");
         }
         let (dropped, removal) = self.drop_duplicates(same, &mut report.kept)?;
-        drop(lock);
+        drop(listener);
         report.dropped = dropped;
         let unlinked = removal.unlinked.total();
         report.bytes_dropped = unlinked.bytes_freed;
@@ -216,7 +216,7 @@ impl Store {
         }
         let lock = self.collector_lock()?;
         // Nothing becomes invalid: who adds something need not wait.
-        let _listener = Listener::start(&self.state, self.dir())?;
+        let listener = Listener::start(lock, &self.state, self.dir())?;
         let mut journal = self.idle_journal()?;
         if self.below.is_some() {
             self.require_refreshable()?;
@@ -234,7 +234,7 @@ impl Store {
         };
         let (linked, stopped) = self.make_links(&farm, &mut plan, unused)?;
         self.complete_linking(&mut journal)?;
-        drop(lock);
+        drop(listener);
         report.remounted |= self.below.is_some();
         report.linked = linked.files;
         report.bytes_linked = linked.bytes;
