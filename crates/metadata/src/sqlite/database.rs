@@ -186,7 +186,7 @@ impl Database {
         self.busy_limit
     }
 
-    fn reader<'a>(&'a self, connection: &'a Connection) -> Reader<'a> {
+    pub(super) fn reader<'a>(&'a self, connection: &'a Connection) -> Reader<'a> {
         Reader {
             connection,
             store_dir: &self.store_dir,

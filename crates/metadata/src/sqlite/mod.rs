@@ -3,6 +3,7 @@
 
 mod big_lock;
 mod busy;
+mod by_two;
 mod closure;
 mod connection;
 mod copy_in;
