@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What keeps what alive, as a graph of numbers: all that a garbage collector needs to know of a million paths at once.
 
-use superpose_store_path::{HashPart, StorePath};
+use superpose_store_path::{HASH_PART_LEN, HashPart, MAX_BASE_NAME_LEN, StoreDir, StorePath};
 
 /// Stands for no node at all.
 const NONE: u32 = u32::MAX;
@@ -35,11 +35,48 @@ struct Identity {
 
 impl Identity {
     fn of(path: &StorePath) -> Self {
-        let length = u8::try_from(path.base_name().len()).expect("base names are shorter than 256 bytes");
-        Self {
-            part: path.hash_part(),
-            length,
+        Self::of_base_name(path.base_name().as_bytes()).expect("a store path has one")
+    }
+
+    /// Of what looks like a base name; what its name is made of is not looked at.
+    fn of_base_name(base: &[u8]) -> Option<Self> {
+        let (part, rest) = base.split_at_checked(HASH_PART_LEN)?;
+        if !matches!(rest, [b'-', _, ..]) || base.len() > MAX_BASE_NAME_LEN {
+            return None;
         }
+        Some(Self {
+            part: HashPart::parse(part).ok()?,
+            length: u8::try_from(base.len()).ok()?,
+        })
+    }
+}
+
+/// A path as the graph needs it: who it is, and whether it is a derivation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named {
+    identity: Identity,
+    is_derivation: bool,
+}
+
+impl Named {
+    /// Reads the text of a path. A plain one, as a database has it, is not made a value for that: of its name nothing
+    /// but its end is looked at.
+    ///
+    /// # Errors
+    /// If it is no path of the store.
+    pub(crate) fn parse(store_dir: &StoreDir, text: &[u8]) -> Result<Self, superpose_store_path::Error> {
+        let plain = store_dir.plain_base_name(text);
+        if let Some((base, identity)) = plain.and_then(|base| Some((base, Identity::of_base_name(base)?))) {
+            return Ok(Self {
+                identity,
+                is_derivation: base.ends_with(b".drv"),
+            });
+        }
+        let path = store_dir.parse_path(text)?;
+        Ok(Self {
+            identity: Identity::of(&path),
+            is_derivation: path.is_derivation(),
+        })
     }
 }
 
@@ -222,18 +259,18 @@ impl LivenessBuilder {
     }
 
     /// Adds a row. Rows come in ascending order.
-    pub(crate) fn row(&mut self, row: i64, path: &StorePath, deriver: Option<&StorePath>) {
+    pub(crate) fn row(&mut self, row: i64, path: Named, deriver: Option<Named>) {
         let node = u32::try_from(self.graph.rows.len()).expect("a database has fewer than 2^32 rows");
         self.graph.rows.push(row);
-        self.graph.identities.push(Identity::of(path));
+        self.graph.identities.push(path.identity);
         if node.is_multiple_of(64) {
             self.graph.derivations.push(0);
         }
-        if path.is_derivation() {
+        if path.is_derivation {
             self.graph.derivations[node as usize / 64] |= 1 << (node % 64);
         }
         if let Some(deriver) = deriver {
-            self.derivers.push((node, Identity::of(deriver)));
+            self.derivers.push((node, deriver.identity));
         }
     }
 
@@ -263,11 +300,16 @@ impl LivenessBuilder {
         true
     }
 
+    /// Begins with the references anew.
+    pub(crate) fn forget_references(&mut self) {
+        self.graph.references = Edges::default();
+    }
+
     /// Adds an output of a derivation. What is no derivation has none, and what is not valid is none.
-    pub(crate) fn output(&mut self, derivation: i64, output: &StorePath) {
+    pub(crate) fn output(&mut self, derivation: i64, output: Named) {
         if let Some(from) = self.graph.node_of_row(derivation)
             && self.graph.is_derivation(from)
-            && let Some(to) = self.graph.node(output)
+            && let Some(to) = self.graph.node_of(output.identity)
         {
             self.outputs.push((from, to));
         }
@@ -292,6 +334,11 @@ impl LivenessBuilder {
 mod tests {
     use super::*;
 
+    fn named(letter: char, name: &str) -> Named {
+        let text = format!("/nix/store/{}", path(letter, name));
+        Named::parse(&StoreDir::default(), text.as_bytes()).expect("a store path")
+    }
+
     fn path(letter: char, name: &str) -> StorePath {
         let text = format!("{}-{name}", letter.to_string().repeat(32));
         StorePath::from_base_name(text.as_bytes()).expect("a store path")
@@ -301,10 +348,10 @@ mod tests {
     /// are `a` and something that is not valid.
     fn graph() -> LivenessGraph {
         let mut builder = LivenessBuilder::with_capacity(4);
-        builder.row(-5, &path('a', "a"), Some(&path('d', "d.drv")));
-        builder.row(2, &path('b', "b"), Some(&path('d', "other.drv")));
-        builder.row(3, &path('d', "d.drv"), None);
-        builder.row(i64::MAX, &path('a', "a.lock"), None);
+        builder.row(-5, named('a', "a"), Some(named('d', "d.drv")));
+        builder.row(2, named('b', "b"), Some(named('d', "other.drv")));
+        builder.row(3, named('d', "d.drv"), None);
+        builder.row(i64::MAX, named('a', "a.lock"), None);
         builder.end_rows();
         for (from, to, is_there) in [
             (-5, -5, true),
@@ -316,11 +363,11 @@ mod tests {
         ] {
             assert_eq!(builder.reference(from, to), is_there, "{from} {to}");
         }
-        builder.output(3, &path('a', "a"));
-        builder.output(3, &path('a', "a"));
-        builder.output(3, &path('c', "c"));
-        builder.output(2, &path('a', "a"));
-        builder.output(77, &path('a', "a"));
+        builder.output(3, named('a', "a"));
+        builder.output(3, named('a', "a"));
+        builder.output(3, named('c', "c"));
+        builder.output(2, named('a', "a"));
+        builder.output(77, named('a', "a"));
         builder.finish()
     }
 
@@ -360,6 +407,31 @@ mod tests {
         assert_eq!(with('a'), [0, 3]);
         assert_eq!(with('d'), [2]);
         assert_eq!((with('c'), with('z')), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_text_of_a_path_is_read_as_the_path_is() {
+        let directory = StoreDir::default();
+        let hash = "a".repeat(32);
+        for (text, expected) in [
+            (format!("/nix/store/{hash}-x"), Some(("x", false))),
+            (format!("/nix/store/{hash}-x.drv"), Some(("x.drv", true))),
+            (format!("/nix//store/./{hash}-x.drv/"), Some(("x.drv", true))),
+            (format!("/nix/store/{hash}"), None),
+            (format!("/nix/store/{hash}-"), None),
+            (format!("/nix/store/{hash}_x"), None),
+            (format!("/nix/store/{hash}-{}", "x".repeat(212)), None),
+            (format!("/nix/store/{}-x", "e".repeat(32)), None),
+            (format!("/gnu/store/{hash}-x"), None),
+            (format!("/nix/store/{hash}-x/y"), None),
+            (format!("{hash}-x"), None),
+            (String::new(), None),
+        ] {
+            let named = Named::parse(&directory, text.as_bytes()).ok();
+            let named = named.map(|named| (named.identity, named.is_derivation));
+            let expected = expected.map(|(name, derivation)| (Identity::of(&path('a', name)), derivation));
+            assert_eq!(named, expected, "{text}");
+        }
     }
 
     #[test]

@@ -53,15 +53,22 @@ impl StoreDir {
     /// If the path is not absolute, not directly in this directory, or its last component is not a store
     /// path's base name.
     pub fn parse_path(&self, text: &[u8]) -> Result<StorePath> {
-        if let Some(base) = self.strip(text)
-            && !base.contains(&b'/')
-        {
+        if let Some(base) = self.plain_base_name(text) {
             return StorePath::from_base_name(base);
         }
         match self.parse_inside(text)? {
             (path, rest) if rest.is_empty() => Ok(path),
             _ => Err(self.not_inside(text, "an object, not a path below one, directly in")),
         }
+    }
+
+    /// Returns what follows this directory and one slash: the base name, if the text is the plain path of an object.
+    ///
+    /// Whether it is a base name is not looked at, but that it has no slash. Other spellings of a path, which
+    /// [`parse_path`](Self::parse_path) makes canonical, are none here.
+    #[must_use]
+    pub fn plain_base_name<'text>(&self, text: &'text [u8]) -> Option<&'text [u8]> {
+        self.strip(text).filter(|base| !base.contains(&b'/'))
     }
 
     /// Parses a path at or below an object: gives the object, and the rest without a leading slash.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole database as a graph of numbers, read from one end to the other.
 
+use std::sync::mpsc;
 use std::thread;
 
 use rusqlite::Connection;
@@ -9,10 +10,13 @@ use superpose_store_path::StorePath;
 use super::database::Database;
 use super::read::{PATH_BY_ID, Reader, row_name};
 use crate::Result;
-use crate::liveness::{LivenessBuilder, LivenessGraph};
+use crate::liveness::{LivenessBuilder, LivenessGraph, Named};
 
 /// How many rows are worth a thread and a connection of its own for the references.
 const MANY: usize = 5_000;
+
+/// How many references are handed over at once.
+const BATCH: usize = 4096;
 
 /// Room is made for so many rows at most before they are counted.
 const MOST_ROOM: usize = 1 << 20;
@@ -31,22 +35,23 @@ impl Database {
     /// What it takes of time and memory grows with the number of rows: about 60 bytes for a path with its references.
     ///
     /// # Errors
-    /// If the database cannot be read, or holds a path that is none. References of rows that do not exist, and derivers
+    /// If the database cannot be read, or holds a path that is none; of its name only the length is looked at, and it is
+    /// an error of [`paths_of_rows`](Self::paths_of_rows) if it cannot be one. References of rows that do not exist, and derivers
     /// and outputs that are no paths of this store, keep nothing alive and are passed over.
     pub fn liveness_graph(&self) -> Result<LivenessGraph> {
         let span = self.read(|reader| reader.span())?;
         if span >= MANY
             && let Some(graph) = self.read_by_two(|reader, second| {
                 thread::scope(|scope| {
-                    let references = scope.spawn(move || numbered_references(&second));
-                    // If it panicked, or failed, the references are read again, and what is wrong is said then.
-                    reader.liveness_graph(span, || references.join().ok()?.ok()?)
+                    let (send, receive) = mpsc::channel();
+                    scope.spawn(move || send_references(&second, &send));
+                    reader.liveness_graph(span, Some(receive))
                 })
             })?
         {
             return Ok(graph);
         }
-        self.read(|reader| reader.liveness_graph(span, || None))
+        self.read(|reader| reader.liveness_graph(span, None))
     }
 
     /// Returns the paths of rows, in the order of the question; `None` for rows that do not exist.
@@ -66,29 +71,36 @@ impl Reader<'_> {
         Ok(usize::try_from(span.unwrap_or(0)).unwrap_or(usize::MAX))
     }
 
-    /// Reads the graph; `references` gives those that another thread has read meanwhile, of the same state.
+    /// Reads the graph; `references` gives those that another thread reads meanwhile, of the same state.
     fn liveness_graph(
         &self,
         span: usize,
-        references: impl FnOnce() -> Option<Vec<(u32, u32)>>,
+        references: Option<mpsc::Receiver<Batch>>,
     ) -> Result<LivenessGraph> {
         let mut builder = LivenessBuilder::with_capacity(span.min(MOST_ROOM));
         self.prepare(ROWS)?.each((), |row| {
             let name = || row.get(0).map_or_else(|_| "a row".to_owned(), row_name);
             let record = self.record(row, &name);
-            let path = record.path(1, "ValidPaths.path")?;
+            let text = record.text(1, "ValidPaths.path")?;
+            let path = record.parsed("ValidPaths.path", Named::parse(self.store_dir, text))?;
             let deriver = row.get_ref(2).ok().and_then(|text| text.as_bytes().ok());
-            let deriver = deriver.and_then(|text| self.store_dir.parse_path(text).ok());
-            builder.row(record.integer(0, "ValidPaths.id")?, &path, deriver.as_ref());
+            let deriver = deriver.and_then(|text| Named::parse(self.store_dir, text).ok());
+            builder.row(record.integer(0, "ValidPaths.id")?, path, deriver);
             Ok(())
         })?;
         builder.end_rows();
         let mut dangling = 0_u64;
-        if let Some(references) = references() {
-            for (from, to) in references {
-                dangling += u64::from(!builder.reference(from.into(), to.into()));
+        let mut is_complete = false;
+        for batch in references.into_iter().flatten() {
+            for &(from, to) in &batch.references {
+                dangling += u64::from(!builder.reference(from, to));
             }
-        } else {
+            is_complete = batch.is_last;
+        }
+        if !is_complete {
+            // Also if the other one failed: what is wrong is said then.
+            builder.forget_references();
+            dangling = 0;
             self.prepare(ALL_REFERENCES)?.each((), |row| {
                 let record = self.record(row, &|| "a reference".to_owned());
                 let (from, to) = (
@@ -106,8 +118,8 @@ impl Reader<'_> {
         self.prepare(ALL_OUTPUTS)?.each((), |row| {
             let record = self.record(row, &|| "an output".to_owned());
             let output = row.get_ref(1).ok().and_then(|text| text.as_bytes().ok());
-            if let Some(output) = output.and_then(|text| self.store_dir.parse_path(text).ok()) {
-                builder.output(record.integer(0, "DerivationOutputs.drv")?, &output);
+            if let Some(output) = output.and_then(|text| Named::parse(self.store_dir, text).ok()) {
+                builder.output(record.integer(0, "DerivationOutputs.drv")?, output);
             }
             Ok(())
         })?;
@@ -124,17 +136,89 @@ impl Reader<'_> {
     }
 }
 
-/// Reads all references by the numbers of their rows; `None` if one is none that a database of less than 2^32 rows has
-/// ever given.
-fn numbered_references(connection: &Connection) -> rusqlite::Result<Option<Vec<(u32, u32)>>> {
-    let mut references = Vec::new();
-    let mut statement = connection.prepare(ALL_REFERENCES)?;
-    let mut rows = statement.raw_query();
-    while let Some(row) = rows.next()? {
-        let (Ok(from), Ok(to)) = (row.get(0), row.get(1)) else {
-            return Ok(None);
-        };
-        references.push((from, to));
+/// Some references, each a referrer and what it refers to.
+#[derive(Debug, Default)]
+struct Batch {
+    references: Vec<(i64, i64)>,
+    is_last: bool,
+}
+
+/// Reads all references. Without a last batch they are not all.
+fn send_references(connection: &Connection, to: &mpsc::Sender<Batch>) {
+    let read = || -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(ALL_REFERENCES)?;
+        let mut rows = statement.raw_query();
+        let mut batch = Batch::default();
+        loop {
+            match rows.next()? {
+                Some(row) => batch.references.push((row.get(0)?, row.get(1)?)),
+                None => batch.is_last = true,
+            }
+            if batch.is_last || batch.references.len() == BATCH {
+                let is_last = batch.is_last;
+                // Nobody listens any more if the rows cannot be read.
+                if to.send(std::mem::take(&mut batch)).is_err() || is_last {
+                    return Ok(());
+                }
+                batch.references.reserve_exact(BATCH);
+            }
+        }
+    };
+    if let Err(error) = read() {
+        tracing::debug!(%error, "reading references beside the rows");
     }
-    Ok(Some(references))
+}
+
+#[cfg(test)]
+mod tests {
+    use superpose_store_path::StoreDir;
+
+    use super::*;
+    use crate::OpenDatabase;
+
+    /// So many rows that two threads read them, and references of all kinds: to an earlier row, to itself.
+    fn database(top: &tempfile::TempDir) -> Database {
+        let database =
+            Database::open(&OpenDatabase::read_write(top.path(), StoreDir::default())).expect("a database");
+        let fill = format!(
+            "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < {MANY})
+             INSERT INTO ValidPaths (id, path, hash, registrationTime, deriver)
+             SELECT id, printf('/nix/store/%032d-x', id), '', 0, printf('/nix/store/%032d-x', id + 1) FROM n;
+             INSERT INTO Refs (referrer, reference) SELECT id, id FROM ValidPaths;
+             INSERT INTO Refs (referrer, reference) SELECT id, id / 2 FROM ValidPaths WHERE id > 1;"
+        );
+        let (connection, _) = database.writable().expect("it is");
+        connection.execute_batch(&fill).expect("rows");
+        database
+    }
+
+    #[test]
+    fn two_threads_read_what_one_reads() {
+        let top = tempfile::tempdir().expect("a directory");
+        let database = database(&top);
+        let one = database
+            .read(|reader| reader.liveness_graph(0, None))
+            .expect("a graph");
+        let two = database.liveness_graph().expect("a graph");
+        assert_eq!((one.len(), format!("{one:?}")), (MANY, format!("{two:?}")));
+        assert_eq!(two.references(9), [4, 9]);
+    }
+
+    #[test]
+    fn what_the_other_thread_could_not_finish_is_read_again() {
+        let top = tempfile::tempdir().expect("a directory");
+        let database = database(&top);
+        let whole = database.liveness_graph().expect("a graph");
+        let (send, receive) = mpsc::channel();
+        let references = vec![(1, 1), (1, 2)];
+        send.send(Batch {
+            references,
+            is_last: false,
+        })
+        .expect("it is received");
+        drop(send);
+        let (connection, _) = database.writable().expect("it is");
+        let graph = database.reader(connection).liveness_graph(0, Some(receive));
+        assert_eq!(format!("{:?}", graph.expect("a graph")), format!("{whole:?}"));
+    }
 }
