@@ -81,15 +81,18 @@ impl Named {
 }
 
 /// Where the nodes of an identity are found: as many drawers as nodes, in the order of the hash parts. These are evenly
-/// distributed, so that a drawer holds one node or two; if somebody sees to it that one holds all, it is searched in the
-/// order of identities.
+/// distributed, so that a drawer holds one node or two, which are looked at one after the other; if somebody sees to it
+/// that one holds all, it is searched in the order of identities.
 #[derive(Debug, Default)]
 struct Index {
     /// Where each drawer begins in `nodes`; one more entry says where the last one ends.
     starts: Vec<u32>,
-    /// All nodes, in the order of their identities.
+    /// All nodes, drawer by drawer; those of a large one in the order of their identities.
     nodes: Vec<u32>,
 }
+
+/// More nodes than this are a large drawer.
+const FEW: usize = 8;
 
 impl Index {
     fn of(identities: &[Identity]) -> Self {
@@ -108,14 +111,17 @@ impl Index {
             nodes[*place as usize] = node;
             *place += 1;
         }
-        for span in starts.windows(2).filter(|span| span[1] - span[0] > 1) {
+        for span in starts
+            .windows(2)
+            .filter(|span| (span[1] - span[0]) as usize > FEW)
+        {
             nodes[span[0] as usize..span[1] as usize]
                 .sort_unstable_by_key(|&node: &u32| identities[node as usize]);
         }
         Self { starts, nodes }
     }
 
-    /// The nodes among which those of a hash part are, in the order of their identities.
+    /// The nodes among which those of a hash part are.
     fn drawer(&self, part: HashPart) -> &[u32] {
         if self.nodes.is_empty() {
             return &[];
@@ -174,7 +180,7 @@ impl LivenessGraph {
     }
 
     /// All nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = u32> + use<> {
+    pub fn nodes(&self) -> impl DoubleEndedIterator<Item = u32> + use<> {
         0..u32::try_from(self.len()).expect("a database has fewer than 2^32 rows")
     }
 
@@ -222,6 +228,10 @@ impl LivenessGraph {
 
     fn node_of(&self, identity: Identity) -> Option<u32> {
         let nodes = self.index.drawer(identity.part);
+        if nodes.len() <= FEW {
+            let is_it = |&node: &u32| self.identities[node as usize] == identity;
+            return nodes.iter().copied().find(is_it);
+        }
         let place = nodes.binary_search_by_key(&identity, |&node| self.identities[node as usize]);
         place.ok().map(|place| nodes[place])
     }
@@ -234,6 +244,9 @@ impl LivenessGraph {
         // Rows have different numbers, so this one is not further from the first or from the last than that: the fewer
         // numbers are left out, the less there is to search.
         let end = self.rows.len() - 1;
+        if last.abs_diff(first) == end as u64 {
+            return u32::try_from(row.abs_diff(first)).ok();
+        }
         let distance = |from: i64| usize::try_from(row.abs_diff(from)).unwrap_or(usize::MAX).min(end);
         let (low, high) = (end - distance(last), distance(first));
         let place = self.rows[low..=high].binary_search(&row).ok()?;
@@ -245,7 +258,9 @@ impl LivenessGraph {
 #[derive(Debug, Default)]
 pub(crate) struct LivenessBuilder {
     graph: LivenessGraph,
-    derivers: Vec<(u32, Identity)>,
+    derivers: Vec<(u32, Named)>,
+    /// The row of the last referrer, and its node.
+    referrer: Option<(i64, u32)>,
     outputs: Vec<(u32, u32)>,
 }
 
@@ -270,7 +285,7 @@ impl LivenessBuilder {
             self.graph.derivations[node as usize / 64] |= 1 << (node % 64);
         }
         if let Some(deriver) = deriver {
-            self.derivers.push((node, deriver.identity));
+            self.derivers.push((node, deriver));
         }
     }
 
@@ -278,8 +293,12 @@ impl LivenessBuilder {
     pub(crate) fn end_rows(&mut self) {
         self.graph.index = Index::of(&self.graph.identities);
         self.graph.derivers = vec![NONE; self.graph.rows.len()];
+        let has_derivations = self.graph.derivations.iter().any(|&word| word != 0);
         for (node, deriver) in std::mem::take(&mut self.derivers) {
-            if let Some(deriver) = self.graph.node_of(deriver) {
+            // Most stores that are handed around have none, and every path names one.
+            if (has_derivations || !deriver.is_derivation)
+                && let Some(deriver) = self.graph.node_of(deriver.identity)
+            {
                 self.graph.derivers[node as usize] = deriver;
             }
         }
@@ -288,11 +307,17 @@ impl LivenessBuilder {
     /// Adds a reference; they come in the ascending order of the referrers. One from or to a row that does not exist
     /// keeps nothing, and is left out: false then.
     pub(crate) fn reference(&mut self, referrer: i64, reference: i64) -> bool {
-        let nodes = (
-            self.graph.node_of_row(referrer),
-            self.graph.node_of_row(reference),
-        );
-        let (Some(from), Some(to)) = nodes else {
+        let from = match self.referrer {
+            Some((row, node)) if row == referrer => node,
+            _ => {
+                let Some(node) = self.graph.node_of_row(referrer) else {
+                    return false;
+                };
+                self.referrer = Some((referrer, node));
+                node
+            }
+        };
+        let Some(to) = self.graph.node_of_row(reference) else {
             return false;
         };
         self.graph.references.begin(from);

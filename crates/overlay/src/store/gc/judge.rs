@@ -59,16 +59,51 @@ impl<'a> Judge<'a> {
 
     /// Keeps a node, and all that lives because of it.
     pub(super) fn keep(&mut self, node: u32) {
-        self.reach(node);
+        self.reach(node, u32::MIN);
+        self.follow_pending();
+    }
+
+    /// Keeps many nodes, and all that lives because of them, before anything else is kept.
+    ///
+    /// What a path refers to has been registered before it, but for rings and outputs. So one walk through all nodes, from
+    /// the last to the first, follows nearly everything in the order in which it lies in memory: that is several times
+    /// faster than from edge to edge.
+    pub(super) fn keep_all(&mut self, nodes: impl IntoIterator<Item = u32>) {
+        for node in nodes {
+            self.alive.insert(node);
+        }
+        for node in self.graph.nodes().rev() {
+            if self.alive.contains(node) {
+                self.follow(node, node);
+            }
+        }
+        self.follow_pending();
+    }
+
+    fn follow_pending(&mut self) {
         while let Some(node) = self.pending.pop() {
-            let graph = self.graph;
-            graph.references(node).iter().for_each(|&next| self.reach(next));
-            if self.keeping.outputs {
-                graph.outputs(node).iter().for_each(|&next| self.reach(next));
-            }
-            if self.keeping.derivations {
-                graph.deriver(node).into_iter().for_each(|next| self.reach(next));
-            }
+            self.follow(node, u32::MIN);
+        }
+    }
+
+    /// Reaches what a living node keeps.
+    fn follow(&mut self, node: u32, below: u32) {
+        let graph = self.graph;
+        graph
+            .references(node)
+            .iter()
+            .for_each(|&next| self.reach(next, below));
+        if self.keeping.outputs {
+            graph
+                .outputs(node)
+                .iter()
+                .for_each(|&next| self.reach(next, below));
+        }
+        if self.keeping.derivations {
+            graph
+                .deriver(node)
+                .into_iter()
+                .for_each(|next| self.reach(next, below));
         }
     }
 
@@ -88,8 +123,9 @@ impl<'a> Judge<'a> {
         self.graph.nodes().filter(|&node| !self.is_alive(node))
     }
 
-    fn reach(&mut self, node: u32) {
-        if self.alive.insert(node) {
+    /// Keeps a node, which is followed later: those below some node by whoever is on the way there.
+    fn reach(&mut self, node: u32, below: u32) {
+        if self.alive.insert(node) && node >= below {
             self.pending.push(node);
         }
     }

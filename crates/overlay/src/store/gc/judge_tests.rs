@@ -88,11 +88,20 @@ impl Model {
 
 fn judged(model: &Model, roots: &[usize], keeping: Keeping) -> BTreeSet<usize> {
     let graph = model.graph();
-    let mut judge = Judge::new(&graph, keeping);
-    for &root in roots {
-        judge.keep(graph.node(&model.path(root)).unwrap());
-    }
     let node = |number: &usize| graph.node(&model.path(*number)).unwrap();
+    let mut judge = Judge::new(&graph, keeping);
+    judge.keep_all(roots.iter().map(node));
+    // All at once, one after the other, and some later than others come to the same.
+    for first in 0..=roots.len() {
+        let mut other = Judge::new(&graph, keeping);
+        other.keep_all(roots[..first].iter().map(node));
+        roots[first..].iter().for_each(|root| other.keep(node(root)));
+        assert!(
+            graph
+                .nodes()
+                .all(|node| judge.is_alive(node) == other.is_alive(node))
+        );
+    }
     let alive: BTreeSet<usize> = (0..model.paths)
         .filter(|number| judge.is_alive(node(number)))
         .collect();

@@ -277,12 +277,9 @@ fn judge<'a>(graph: &'a LivenessGraph, options: &CollectOptions, kept: &Kept) ->
     };
     let mut judge = Judge::new(graph, keeping);
     // A root without a row leads below: what is there is not ours to collect.
-    for node in kept.lasting.iter().filter_map(|path| graph.node(path)) {
-        judge.keep(node);
-    }
-    for &part in &kept.temporary {
-        judge.keep_all_with(part);
-    }
+    let lasting = kept.lasting.iter().filter_map(|path| graph.node(path));
+    let temporary = kept.temporary.iter().flat_map(|&part| graph.nodes_with(part));
+    judge.keep_all(lasting.chain(temporary));
     judge
 }
 
