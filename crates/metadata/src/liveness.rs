@@ -254,53 +254,58 @@ impl LivenessGraph {
     }
 }
 
-/// A graph that is being read: first all rows, then all references, then all outputs.
+/// A graph that is being read: first all paths, then all derivers and references, then all outputs.
 #[derive(Debug, Default)]
 pub(crate) struct LivenessBuilder {
     graph: LivenessGraph,
-    derivers: Vec<(u32, Named)>,
+    paths: Vec<(i64, Named)>,
     /// The row of the last referrer, and its node.
     referrer: Option<(i64, u32)>,
     outputs: Vec<(u32, u32)>,
 }
 
 impl LivenessBuilder {
-    /// Makes room for as many rows as there will be.
-    pub(crate) fn with_capacity(rows: usize) -> Self {
-        let mut builder = Self::default();
-        builder.graph.rows.reserve_exact(rows);
-        builder.graph.identities.reserve_exact(rows);
-        builder
-    }
-
-    /// Adds a row. Rows come in ascending order.
-    pub(crate) fn row(&mut self, row: i64, path: Named, deriver: Option<Named>) {
-        let node = u32::try_from(self.graph.rows.len()).expect("a database has fewer than 2^32 rows");
-        self.graph.rows.push(row);
-        self.graph.identities.push(path.identity);
-        if node.is_multiple_of(64) {
-            self.graph.derivations.push(0);
-        }
-        if path.is_derivation {
-            self.graph.derivations[node as usize / 64] |= 1 << (node % 64);
-        }
-        if let Some(deriver) = deriver {
-            self.derivers.push((node, deriver));
+    /// Makes room for as many paths as there will be.
+    pub(crate) fn with_capacity(paths: usize) -> Self {
+        Self {
+            paths: Vec::with_capacity(paths),
+            ..Self::default()
         }
     }
 
-    /// Ends the rows.
-    pub(crate) fn end_rows(&mut self) {
+    /// Adds a path, which has a row of its own.
+    pub(crate) fn path(&mut self, row: i64, path: Named) {
+        self.paths.push((row, path));
+    }
+
+    /// Ends the paths; tells whether some of them are derivations. Without them no deriver is valid.
+    pub(crate) fn end_paths(&mut self) -> bool {
+        let mut paths = std::mem::take(&mut self.paths);
+        paths.sort_unstable_by_key(|&(row, _)| row);
+        self.graph.rows = paths.iter().map(|&(row, _)| row).collect();
+        self.graph.identities = paths.iter().map(|(_, path)| path.identity).collect();
+        self.graph.derivations = vec![0; paths.len().div_ceil(64)];
+        let mut has_derivations = false;
+        for (node, _) in paths
+            .iter()
+            .enumerate()
+            .filter(|(_, (_, path))| path.is_derivation)
+        {
+            self.graph.derivations[node / 64] |= 1 << (node % 64);
+            has_derivations = true;
+        }
         self.graph.index = Index::of(&self.graph.identities);
-        self.graph.derivers = vec![NONE; self.graph.rows.len()];
-        let has_derivations = self.graph.derivations.iter().any(|&word| word != 0);
-        for (node, deriver) in std::mem::take(&mut self.derivers) {
-            // Most stores that are handed around have none, and every path names one.
-            if (has_derivations || !deriver.is_derivation)
-                && let Some(deriver) = self.graph.node_of(deriver.identity)
-            {
-                self.graph.derivers[node as usize] = deriver;
-            }
+        self.graph.derivers = vec![NONE; paths.len()];
+        has_derivations
+    }
+
+    /// Adds the deriver of a row. What is no derivation is none.
+    pub(crate) fn deriver(&mut self, row: i64, deriver: Named) {
+        if deriver.is_derivation
+            && let Some(node) = self.graph.node_of_row(row)
+            && let Some(deriver) = self.graph.node_of(deriver.identity)
+        {
+            self.graph.derivers[node as usize] = deriver;
         }
     }
 
@@ -373,11 +378,15 @@ mod tests {
     /// are `a` and something that is not valid.
     fn graph() -> LivenessGraph {
         let mut builder = LivenessBuilder::with_capacity(4);
-        builder.row(-5, named('a', "a"), Some(named('d', "d.drv")));
-        builder.row(2, named('b', "b"), Some(named('d', "other.drv")));
-        builder.row(3, named('d', "d.drv"), None);
-        builder.row(i64::MAX, named('a', "a.lock"), None);
-        builder.end_rows();
+        builder.path(3, named('d', "d.drv"));
+        builder.path(-5, named('a', "a"));
+        builder.path(i64::MAX, named('a', "a.lock"));
+        builder.path(2, named('b', "b"));
+        assert!(builder.end_paths());
+        builder.deriver(-5, named('d', "d.drv"));
+        builder.deriver(2, named('d', "other.drv"));
+        builder.deriver(3, named('a', "a"));
+        builder.deriver(7, named('d', "d.drv"));
         for (from, to, is_there) in [
             (-5, -5, true),
             (-5, 2, true),
@@ -462,7 +471,7 @@ mod tests {
     #[test]
     fn an_empty_graph_answers_too() {
         let mut builder = LivenessBuilder::default();
-        builder.end_rows();
+        assert!(!builder.end_paths());
         assert!(!builder.reference(0, 0));
         let graph = builder.finish();
         assert!(graph.is_empty() && graph.nodes().next().is_none());

@@ -14,9 +14,10 @@ const ATTEMPTS: u32 = 3;
 /// Changes whenever somebody else has committed since this connection looked last. To look at it begins to read.
 const DATA_VERSION: &str = "data_version";
 
-/// How much of the database is looked at where the system has it, and not copied page by page. Nothing that is mapped can
-/// go while a reader of a database with a log is at work: the log is not written over what he sees.
-const MAPPED: i64 = 1 << 30;
+/// A database of at most so many bytes is looked at where the system has it, and not copied page by page. Nothing that is
+/// mapped can go while a reader of a database with a log is at work: the log is not written over what he sees. A larger
+/// one would count as memory of the process.
+const MOST_MAPPED: u64 = 128 << 20;
 
 impl Database {
     /// Asks something of two connections in the same state of the database; the second one is for another thread.
@@ -66,9 +67,11 @@ fn second_in_state_of(first: &Connection, uri: &str) -> rusqlite::Result<Option<
         // With other ways to lock, readers keep each other out.
         return Err(rusqlite::Error::InvalidQuery);
     }
-    map(first, MAPPED);
+    let size = std::fs::metadata(first.path().unwrap_or_default()).map_or(0, |found| found.len());
+    let mapped = if size <= MOST_MAPPED { MOST_MAPPED } else { 0 };
+    map(first, mapped);
     let before = data_version(first)?;
-    let second = begin_second(uri)?;
+    let second = begin_second(uri, mapped)?;
     // What the second one sees lies between the two states of the first one, which are the same.
     Ok(begins_at(first, before)?.then_some(second))
 }
@@ -77,11 +80,11 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, DATA_VERSION, |row| row.get(0))
 }
 
-fn begin_second(uri: &str) -> rusqlite::Result<Connection> {
+fn begin_second(uri: &str, mapped: u64) -> rusqlite::Result<Connection> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let second = Connection::open_with_flags(uri, flags)?;
-    map(&second, MAPPED);
+    map(&second, mapped);
     second.execute_batch("BEGIN")?;
     data_version(&second)?;
     Ok(second)
@@ -94,8 +97,8 @@ fn begins_at(connection: &Connection, before: i64) -> rusqlite::Result<bool> {
 }
 
 /// Maps so much of the database from the next question on; it is only faster.
-fn map(connection: &Connection, bytes: i64) {
-    if let Err(error) = connection.pragma_update(None, "mmap_size", bytes) {
+fn map(connection: &Connection, bytes: u64) {
+    if let Err(error) = connection.pragma_update(None, "mmap_size", bytes.cast_signed()) {
         tracing::debug!(%error, "cannot map the database");
     }
 }
@@ -152,7 +155,7 @@ mod tests {
         let uri = uri(ours.file(), "immutable=0");
         for is_committed in [false, true] {
             let before = data_version(connection).expect("it can be read");
-            let second = begin_second(&uri).expect("it opens");
+            let second = begin_second(&uri, 0).expect("it opens");
             if is_committed {
                 add_row(&Connection::open(ours.file()).expect("it opens"), 1);
             }

@@ -21,12 +21,16 @@ const BATCH: usize = 4096;
 /// Room is made for so many rows at most before they are counted.
 const MOST_ROOM: usize = 1 << 20;
 
-/// The numbers that rows have, at most: to count the rows themselves would take a tenth of the time of reading them.
-const SPAN: &str = "SELECT (SELECT max(id) FROM ValidPaths) - (SELECT min(id) FROM ValidPaths) + 1";
-const ROWS: &str = "SELECT id, path, deriver FROM ValidPaths ORDER BY id";
-/// In the order of the index, which holds both columns: the table itself is not read.
-const ALL_REFERENCES: &str = "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 \
-    ORDER BY referrer, reference";
+/// The first and the last number of a row: to count the rows would take a tenth of the time of reading them.
+const SPAN: &str = "SELECT (SELECT min(id) FROM ValidPaths), (SELECT max(id) FROM ValidPaths)";
+/// In the order of the index, which holds both columns: the table itself, three times as large, is not read.
+const PATHS: &str = "SELECT id, path FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1 ORDER BY path";
+const DERIVERS: &str = "SELECT id, deriver FROM ValidPaths WHERE deriver IS NOT NULL";
+/// As with the paths.
+const REFERENCES_BELOW: &str = "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 \
+    WHERE referrer < ?1 ORDER BY referrer, reference";
+const REFERENCES_FROM: &str = "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 \
+    WHERE referrer >= ?1 ORDER BY referrer, reference";
 const ALL_OUTPUTS: &str = "SELECT drv, path FROM DerivationOutputs";
 
 impl Database {
@@ -40,12 +44,13 @@ impl Database {
     /// and outputs that are no paths of this store, keep nothing alive and are passed over.
     pub fn liveness_graph(&self) -> Result<LivenessGraph> {
         let span = self.read(|reader| reader.span())?;
-        if span >= MANY
+        if span.len() >= MANY
             && let Some(graph) = self.read_by_two(|reader, second| {
                 thread::scope(|scope| {
                     let (send, receive) = mpsc::channel();
-                    scope.spawn(move || send_references(&second, &send));
-                    reader.liveness_graph(span, Some(receive))
+                    let cut = span.share();
+                    scope.spawn(move || send_references(&second, cut, &send));
+                    reader.liveness_graph(span, Some((cut, receive)))
                 })
             })?
         {
@@ -64,51 +69,66 @@ impl Database {
 }
 
 impl Reader<'_> {
-    fn span(&self) -> Result<usize> {
-        let span = self
-            .prepare(SPAN)?
-            .first((), |row| Ok(row.get(0).unwrap_or(0_i64)))?;
-        Ok(usize::try_from(span.unwrap_or(0)).unwrap_or(usize::MAX))
+    fn span(&self) -> Result<Span> {
+        let span = self.prepare(SPAN)?.first((), |row| {
+            let number = |column| row.get(column).unwrap_or(0);
+            Ok(Span {
+                first: number(0),
+                last: number(1),
+            })
+        })?;
+        Ok(span.unwrap_or_default())
     }
 
-    /// Reads the graph; `references` gives those that another thread reads meanwhile, of the same state.
+    /// Reads the graph. The references of rows below a number are read by another thread meanwhile, in the same state.
     fn liveness_graph(
         &self,
-        span: usize,
-        references: Option<mpsc::Receiver<Batch>>,
+        span: Span,
+        others: Option<(i64, mpsc::Receiver<Batch>)>,
     ) -> Result<LivenessGraph> {
-        let mut builder = LivenessBuilder::with_capacity(span.min(MOST_ROOM));
-        self.prepare(ROWS)?.each((), |row| {
+        let mut builder = LivenessBuilder::with_capacity(span.len().min(MOST_ROOM));
+        self.prepare(PATHS)?.each((), |row| {
             let name = || row.get(0).map_or_else(|_| "a row".to_owned(), row_name);
             let record = self.record(row, &name);
             let text = record.text(1, "ValidPaths.path")?;
             let path = record.parsed("ValidPaths.path", Named::parse(self.store_dir, text))?;
-            let deriver = row.get_ref(2).ok().and_then(|text| text.as_bytes().ok());
-            let deriver = deriver.and_then(|text| Named::parse(self.store_dir, text).ok());
-            builder.row(record.integer(0, "ValidPaths.id")?, path, deriver);
+            builder.path(record.integer(0, "ValidPaths.id")?, path);
             Ok(())
         })?;
-        builder.end_rows();
+        if builder.end_paths() {
+            self.prepare(DERIVERS)?.each((), |row| {
+                let record = self.record(row, &|| "a deriver".to_owned());
+                let text = record.text(1, "ValidPaths.deriver")?;
+                if let Ok(deriver) = Named::parse(self.store_dir, text) {
+                    builder.deriver(record.integer(0, "ValidPaths.id")?, deriver);
+                }
+                Ok(())
+            })?;
+        }
         let mut dangling = 0_u64;
-        let mut is_complete = false;
-        for batch in references.into_iter().flatten() {
-            for &(from, to) in &batch.references {
+        let mut rest = i64::MIN;
+        if let Some((cut, others)) = others {
+            let mut own = Vec::new();
+            self.each_reference(cut, |from, to| own.push((from, to)))?;
+            let mut is_complete = false;
+            let batches = others.into_iter().inspect(|batch| is_complete = batch.is_last);
+            for (from, to) in batches.flat_map(|batch| batch.references) {
                 dangling += u64::from(!builder.reference(from, to));
             }
-            is_complete = batch.is_last;
+            if is_complete {
+                for (from, to) in own {
+                    dangling += u64::from(!builder.reference(from, to));
+                }
+                rest = i64::MAX;
+            } else {
+                // What is wrong is said when they are read again.
+                builder.forget_references();
+                dangling = 0;
+            }
         }
-        if !is_complete {
-            // Also if the other one failed: what is wrong is said then.
-            builder.forget_references();
-            dangling = 0;
-            self.prepare(ALL_REFERENCES)?.each((), |row| {
-                let record = self.record(row, &|| "a reference".to_owned());
-                let (from, to) = (
-                    record.integer(0, "Refs.referrer")?,
-                    record.integer(1, "Refs.reference")?,
-                );
-                dangling += u64::from(!builder.reference(from, to));
-                Ok(())
+        if rest == i64::MIN {
+            self.each_reference(rest, |from, to| {
+                dangling += u64::from(!builder.reference(from, to))
             })?;
         }
         if dangling > 0 {
@@ -126,6 +146,18 @@ impl Reader<'_> {
         Ok(builder.finish())
     }
 
+    /// Reads the references of rows from a number on.
+    fn each_reference(&self, from: i64, mut show: impl FnMut(i64, i64)) -> Result<()> {
+        self.prepare(REFERENCES_FROM)?.each(from, |row| {
+            let record = self.record(row, &|| "a reference".to_owned());
+            show(
+                record.integer(0, "Refs.referrer")?,
+                record.integer(1, "Refs.reference")?,
+            );
+            Ok(())
+        })
+    }
+
     fn paths_of_rows(&self, rows: &[i64]) -> Result<Vec<Option<StorePath>>> {
         let mut query = self.prepare(PATH_BY_ID)?;
         let mut path = |&id: &i64| {
@@ -136,6 +168,27 @@ impl Reader<'_> {
     }
 }
 
+/// The numbers that rows have, at most.
+#[derive(Debug, Clone, Copy, Default)]
+struct Span {
+    first: i64,
+    last: i64,
+}
+
+impl Span {
+    fn len(self) -> usize {
+        let len = self.last.abs_diff(self.first).saturating_add(1);
+        usize::try_from(len).unwrap_or(usize::MAX)
+    }
+
+    /// Where to cut, so that whoever reads the paths and the references from there on has as much to do as whoever reads
+    /// the references below.
+    fn share(self) -> i64 {
+        let quarter = self.last.abs_diff(self.first) / 4;
+        self.last.saturating_sub_unsigned(quarter)
+    }
+}
+
 /// Some references, each a referrer and what it refers to.
 #[derive(Debug, Default)]
 struct Batch {
@@ -143,11 +196,11 @@ struct Batch {
     is_last: bool,
 }
 
-/// Reads all references. Without a last batch they are not all.
-fn send_references(connection: &Connection, to: &mpsc::Sender<Batch>) {
+/// Reads the references of rows below a number. Without a last batch they are not all.
+fn send_references(connection: &Connection, below: i64, to: &mpsc::Sender<Batch>) {
     let read = || -> rusqlite::Result<()> {
-        let mut statement = connection.prepare(ALL_REFERENCES)?;
-        let mut rows = statement.raw_query();
+        let mut statement = connection.prepare(REFERENCES_BELOW)?;
+        let mut rows = statement.query([below])?;
         let mut batch = Batch::default();
         loop {
             match rows.next()? {
@@ -197,7 +250,7 @@ mod tests {
         let top = tempfile::tempdir().expect("a directory");
         let database = database(&top);
         let one = database
-            .read(|reader| reader.liveness_graph(0, None))
+            .read(|reader| reader.liveness_graph(Span::default(), None))
             .expect("a graph");
         let two = database.liveness_graph().expect("a graph");
         assert_eq!((one.len(), format!("{one:?}")), (MANY, format!("{two:?}")));
@@ -218,7 +271,9 @@ mod tests {
         .expect("it is received");
         drop(send);
         let (connection, _) = database.writable().expect("it is");
-        let graph = database.reader(connection).liveness_graph(0, Some(receive));
+        let graph = database
+            .reader(connection)
+            .liveness_graph(Span::default(), Some((3, receive)));
         assert_eq!(format!("{:?}", graph.expect("a graph")), format!("{whole:?}"));
     }
 }
