@@ -71,7 +71,11 @@ impl Model {
                 edges.extend(&self.outputs);
             }
             if keeping.derivations {
-                edges.extend(self.derivers.iter().filter(|(_, deriver)| *deriver < self.paths));
+                edges.extend(
+                    self.derivers
+                        .iter()
+                        .filter(|(_, deriver)| self.derivations.contains(deriver)),
+                );
             }
             let new: Vec<usize> = edges
                 .into_iter()
