@@ -59,51 +59,50 @@ impl<'a> Judge<'a> {
 
     /// Keeps a node, and all that lives because of it.
     pub(super) fn keep(&mut self, node: u32) {
-        self.reach(node, u32::MIN);
+        if self.alive.insert(node) {
+            self.pending.push(node);
+        }
         self.follow_pending();
     }
 
     /// Keeps many nodes, and all that lives because of them, before anything else is kept.
     ///
-    /// What a path refers to has been registered before it, but for rings and outputs. So one walk through all nodes, from
-    /// the last to the first, follows nearly everything in the order in which it lies in memory: that is several times
-    /// faster than from edge to edge.
+    /// Most paths were registered after what they refer to, or, where a closure was copied, before it. So two walks through
+    /// all nodes, from the last to the first and back, follow nearly everything in the order in which it lies in memory:
+    /// that is several times faster than from edge to edge.
     pub(super) fn keep_all(&mut self, nodes: impl IntoIterator<Item = u32>) {
         for node in nodes {
             self.alive.insert(node);
         }
-        for node in self.graph.nodes().rev() {
-            if self.alive.contains(node) {
-                self.follow(node, node);
+        let mut followed = Nodes::new(self.graph.len());
+        self.walk(self.graph.nodes().rev(), &mut followed);
+        self.walk(self.graph.nodes(), &mut followed);
+        let is_left = |&node: &u32| self.alive.contains(node) && !followed.contains(node);
+        self.pending.extend(self.graph.nodes().filter(is_left));
+        self.follow_pending();
+    }
+
+    /// Keeps what the living among some nodes keep, one after the other.
+    fn walk(&mut self, nodes: impl Iterator<Item = u32>, followed: &mut Nodes) {
+        for node in nodes {
+            if self.alive.contains(node) && followed.insert(node) {
+                // Whether one was alive is a matter of chance, which a processor guesses badly: it is not asked.
+                let alive = &mut self.alive;
+                kept_by(self.graph, self.keeping, node, |next| {
+                    alive.insert(next);
+                });
             }
         }
-        self.follow_pending();
     }
 
     fn follow_pending(&mut self) {
         while let Some(node) = self.pending.pop() {
-            self.follow(node, u32::MIN);
-        }
-    }
-
-    /// Reaches what a living node keeps.
-    fn follow(&mut self, node: u32, below: u32) {
-        let graph = self.graph;
-        graph
-            .references(node)
-            .iter()
-            .for_each(|&next| self.reach(next, below));
-        if self.keeping.outputs {
-            graph
-                .outputs(node)
-                .iter()
-                .for_each(|&next| self.reach(next, below));
-        }
-        if self.keeping.derivations {
-            graph
-                .deriver(node)
-                .into_iter()
-                .for_each(|next| self.reach(next, below));
+            let (alive, pending) = (&mut self.alive, &mut self.pending);
+            kept_by(self.graph, self.keeping, node, |next| {
+                if alive.insert(next) {
+                    pending.push(next);
+                }
+            });
         }
     }
 
@@ -122,15 +121,16 @@ impl<'a> Judge<'a> {
     pub(super) fn dead(&self) -> impl Iterator<Item = u32> {
         self.graph.nodes().filter(|&node| !self.is_alive(node))
     }
+}
 
-    /// Keeps a node, which is followed later: those below some node by whoever is on the way there.
-    fn reach(&mut self, node: u32, below: u32) {
-        // Whether it was there is a matter of chance, which a processor guesses badly: asked only where it matters.
-        if node < below {
-            self.alive.insert(node);
-        } else if self.alive.insert(node) {
-            self.pending.push(node);
-        }
+/// Shows what lives because a node does.
+fn kept_by(graph: &LivenessGraph, keeping: Keeping, node: u32, mut show: impl FnMut(u32)) {
+    graph.references(node).iter().copied().for_each(&mut show);
+    if keeping.outputs {
+        graph.outputs(node).iter().copied().for_each(&mut show);
+    }
+    if keeping.derivations {
+        graph.deriver(node).into_iter().for_each(show);
     }
 }
 
