@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, Stat};
-use superpose_metadata::{MetadataSource, PathInfo};
+use superpose_metadata::{ArchiveInfo, MetadataSource};
 use superpose_nar::{Comparison, Side, Unreadable, compare_trees, hash_object};
 use superpose_store_path::{Hash, HashPart, StorePath};
 
@@ -86,14 +86,8 @@ impl Store {
         threads: NonZero<usize>,
     ) -> Result<Duplicates> {
         let below = self.overlay()?;
-        let valid = below.lower.are_valid(&paths)?;
-        let shared: Vec<StorePath> = paths
-            .into_iter()
-            .zip(valid)
-            .filter_map(|(path, valid)| valid.then_some(path))
-            .collect();
         let mut found = Duplicates::default();
-        let candidates = self.candidates(&shared, &mut found.kept);
+        let candidates = self.candidates(paths, &mut found.kept);
         let watch = &self.options.watch;
         let mut progress = Progress::new(Doing::Comparing, candidates.len() as u64);
         watch.progress(&progress);
@@ -136,17 +130,20 @@ impl Store {
         Ok(found)
     }
 
-    /// Puts what both databases say of the paths side by side.
-    fn candidates(&self, paths: &[StorePath], kept: &mut Vec<Kept>) -> Vec<Candidate> {
-        let mut candidates = Vec::with_capacity(paths.len());
+    /// Puts what both databases say of the paths side by side, of those that the lower store has.
+    fn candidates(&self, mut paths: Vec<StorePath>, kept: &mut Vec<Kept>) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
         let Some(below) = &self.below else {
             return candidates;
         };
+        // As their index has them: what is read together lies together, in all batches.
+        paths.sort_unstable();
         for batch in paths.chunks(BATCH) {
-            let rows = infos(&self.database, batch)
-                .into_iter()
-                .zip(infos(&below.lower, batch));
-            for (path, rows) in batch.iter().zip(rows) {
+            let both = batch.iter().cloned().zip(archives(&below.lower, batch));
+            let (shared, lower): (Vec<StorePath>, Vec<_>) =
+                both.filter(|(_, row)| !matches!(row, Ok(None))).unzip();
+            let rows = archives(&self.database, &shared).into_iter().zip(lower);
+            for (path, rows) in shared.into_iter().zip(rows) {
                 let reason = match rows {
                     (Err(error), _) => Reason::Unreadable {
                         layer: Layer::Upper,
@@ -156,29 +153,18 @@ impl Store {
                         layer: Layer::Lower,
                         error,
                     },
-                    // Gone again; the lower store should only grow.
                     (_, Ok(None)) => continue,
                     (Ok(upper), Ok(Some(lower))) => {
-                        let upper = upper.map(|info| info.nar_hash);
-                        if let Some(upper) = upper.filter(|upper| *upper != lower.nar_hash) {
-                            Reason::RowsDiffer {
-                                upper,
-                                lower: lower.nar_hash,
-                            }
+                        let (upper, lower) = (upper.map(|archive| archive.hash), lower.hash);
+                        if let Some(upper) = upper.filter(|upper| *upper != lower) {
+                            Reason::RowsDiffer { upper, lower }
                         } else {
-                            candidates.push(Candidate {
-                                path: path.clone(),
-                                upper,
-                                lower: lower.nar_hash,
-                            });
+                            candidates.push(Candidate { path, upper, lower });
                             continue;
                         }
                     }
                 };
-                kept.push(Kept {
-                    path: path.clone(),
-                    reason,
-                });
+                kept.push(Kept { path, reason });
             }
         }
         candidates
@@ -200,10 +186,11 @@ impl Store {
         &mut self,
         duplicates: Vec<Duplicate>,
         kept: &mut Vec<Kept>,
+        threads: NonZero<usize>,
     ) -> Result<(Vec<StorePath>, Removal)> {
         let mut removal = Removal::default();
         let mut journal = self.idle_journal()?;
-        let same = self.still_the_same(duplicates, kept)?;
+        let same = self.still_the_same(duplicates, kept, threads)?;
         if same.is_empty() {
             self.empty_trash(&mut removal, None)?;
             return Ok((Vec::new(), removal));
@@ -227,7 +214,12 @@ impl Store {
 
     /// Sorts out what changed since it was compared, and what a process is adding right now: it has found the path not to be
     /// valid, moved its copy into place, and will write the row next.
-    fn still_the_same(&self, duplicates: Vec<Duplicate>, kept: &mut Vec<Kept>) -> Result<Vec<StorePath>> {
+    fn still_the_same(
+        &self,
+        duplicates: Vec<Duplicate>,
+        kept: &mut Vec<Kept>,
+        threads: NonZero<usize>,
+    ) -> Result<Vec<StorePath>> {
         let below = self.overlay()?;
         let protected: HashSet<HashPart> = if duplicates.iter().all(|duplicate| duplicate.has_row) {
             HashSet::new()
@@ -235,14 +227,17 @@ impl Store {
             let found = temp_roots::scan(&self.state, self.dir(), Stale::Report)?;
             found.roots.iter().map(|root| root.path.hash_part()).collect()
         };
-        let mut same = Vec::with_capacity(duplicates.len());
-        for duplicate in duplicates {
+        let (upper, lower) = (below.upper.fd(), &below.lower_dirs);
+        let is_unchanged = |duplicate: &Duplicate| {
             let name = OsStr::new(duplicate.path.base_name());
             let is = |directory: BorrowedFd<'_>, identity: Identity| matches!(stat_in(directory, name), Ok(Some(stat)) if Identity::of(&stat) == identity);
-            let lower = below.lower_dirs.get(duplicate.lower_dir);
-            let unchanged = is(below.upper.fd(), duplicate.upper)
-                && lower.is_some_and(|lower| is(lower.as_fd(), duplicate.lower));
-            let reason = if !unchanged {
+            let lower = lower.get(duplicate.lower_dir);
+            is(upper, duplicate.upper) && lower.is_some_and(|lower| is(lower.as_fd(), duplicate.lower))
+        };
+        let unchanged = on_threads(threads, &duplicates, is_unchanged, |_| true);
+        let mut same = Vec::with_capacity(duplicates.len());
+        for (duplicate, unchanged) in duplicates.into_iter().zip(unchanged) {
+            let reason = if unchanged != Some(true) {
                 Reason::Changed
             } else if !duplicate.has_row && protected.contains(&duplicate.path.hash_part()) {
                 Reason::InUse
@@ -260,12 +255,12 @@ impl Store {
 }
 
 /// The rows of a batch; a row that cannot be read is an error of its own path, not of the batch.
-fn infos(source: &dyn MetadataSource, batch: &[StorePath]) -> Vec<Result<Option<PathInfo>>> {
-    if let Ok(infos) = source.path_infos(batch) {
-        return infos.into_iter().map(Ok).collect();
+fn archives(source: &dyn MetadataSource, batch: &[StorePath]) -> Vec<Result<Option<ArchiveInfo>>> {
+    if let Ok(archives) = source.archives(batch) {
+        return archives.into_iter().map(Ok).collect();
     }
-    let one = |path: &StorePath| match source.path_infos(std::slice::from_ref(path)) {
-        Ok(infos) => Ok(infos.into_iter().next().flatten()),
+    let one = |path: &StorePath| match source.archives(std::slice::from_ref(path)) {
+        Ok(archives) => Ok(archives.into_iter().next().flatten()),
         Err(error) => Err(error.into()),
     };
     batch.iter().map(one).collect()

@@ -133,7 +133,7 @@ impl Store {
                 report.dropped = found.same.into_iter().map(|duplicate| duplicate.path).collect();
             } else if !found.same.is_empty() || self.has_trash()? {
                 lock = None;
-                freed_names = self.drop_found(found.same, &mut report)?;
+                freed_names = self.drop_found(found.same, &mut report, options.threads)?;
             }
             report.kept.sort_by(|one, other| one.path.cmp(&other.path));
             let dropped: HashSet<&StorePath> = report.dropped.iter().collect();
@@ -171,7 +171,12 @@ impl Store {
     }
 
     /// Drops what was found to be the same; tells whether some of it had other names.
-    fn drop_found(&mut self, same: Vec<duplicates::Duplicate>, report: &mut Optimised) -> Result<bool> {
+    fn drop_found(
+        &mut self,
+        same: Vec<duplicates::Duplicate>,
+        report: &mut Optimised,
+        threads: NonZero<usize>,
+    ) -> Result<bool> {
         self.options.watch.go_on()?;
         let lock = self.collector_lock()?;
         // What leaves stays valid: who adds something need not wait.
@@ -180,7 +185,7 @@ impl Store {
         if let Err(error) = self.database.release_reserved_space() {
             tracing::debug!(%error, "the reserved space is not released");
         }
-        let (dropped, removal) = self.drop_duplicates(same, &mut report.kept)?;
+        let (dropped, removal) = self.drop_duplicates(same, &mut report.kept, threads)?;
         drop(listener);
         report.dropped = dropped;
         let unlinked = removal.unlinked.total();
