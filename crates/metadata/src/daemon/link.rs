@@ -130,3 +130,69 @@ fn wait(stream: &UnixStream, wanted: PollFlags, limit: Duration) -> io::Result<(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+
+    use super::*;
+
+    fn narrow_pair() -> (Link, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        for socket in [&near, &far] {
+            set_socket_send_buffer_size(socket, 1).unwrap();
+            set_socket_recv_buffer_size(socket, 1).unwrap();
+        }
+        near.set_nonblocking(true).unwrap();
+        (Link::new(Arc::new(near), Duration::from_secs(60)), far)
+    }
+
+    /// Whoever wrote all of it first, or in a turn of its own, would never come to the first reply.
+    #[test]
+    fn what_goes_out_never_waits_for_what_comes_in() {
+        const QUESTIONS: usize = 1000;
+        const ANSWER: usize = 10_000;
+        let (mut link, mut far) = narrow_pair();
+        let peer = thread::spawn(move || {
+            for number in 0..QUESTIONS {
+                let mut question = [0; 1000];
+                far.read_exact(&mut question).unwrap();
+                assert_eq!(question, [u8::try_from(number % 256).unwrap(); 1000]);
+                // Nothing more is read before all of it is taken.
+                far.write_all(&[question[0]; ANSWER]).unwrap();
+            }
+        });
+        for half in [0..QUESTIONS / 2, QUESTIONS / 2..QUESTIONS] {
+            let questions = half.flat_map(|number| [u8::try_from(number % 256).unwrap(); 1000]);
+            link.queue(questions.collect());
+        }
+        let mut answers = vec![0; QUESTIONS * ANSWER];
+        link.read_exact(&mut answers).unwrap();
+        peer.join().unwrap();
+        assert_eq!(answers[answers.len() - 1], u8::try_from((QUESTIONS - 1) % 256).unwrap());
+    }
+
+    #[test]
+    fn last_words_are_heard_though_nobody_listens() {
+        let (mut link, mut far) = narrow_pair();
+        far.write_all(b"no").unwrap();
+        drop(far);
+        link.queue(vec![0; 1 << 20]);
+        let mut said = Vec::new();
+        // What was never read on the other side makes the kernel say that the connection was reset.
+        match link.read_to_end(&mut said) {
+            Ok(_) => {}
+            Err(error) => assert!(has_gone(&error), "{error}"),
+        }
+        assert_eq!(said, b"no");
+    }
+
+    #[test]
+    fn silence_ends() {
+        let (mut link, _far) = narrow_pair();
+        link.limit = Duration::from_millis(20);
+        assert_eq!(link.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+}

@@ -73,6 +73,19 @@ impl DaemonSource {
         }
     }
 
+    /// Connects, unless there is a connection that was not found to be broken: to find out whether anybody answers.
+    ///
+    /// # Errors
+    /// If the daemon cannot be reached, or is none.
+    pub fn connect(&self) -> Result<()> {
+        let connection = match self.idle.take() {
+            Some(connection) => connection,
+            None => Connection::open(&self.options, Absent::Refused)?,
+        };
+        self.idle.set(Some(connection));
+        Ok(())
+    }
+
     /// Returns the roots that the daemon knows of.
     ///
     /// # Errors
