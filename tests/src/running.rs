@@ -27,9 +27,14 @@ pub struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, description: String, limit: Duration) -> Result<Self> {
+    pub(crate) fn start(
+        mut command: Command,
+        input: Stdio,
+        description: String,
+        limit: Duration,
+    ) -> Result<Self> {
         command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let child = command

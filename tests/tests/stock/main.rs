@@ -10,6 +10,7 @@ mod local_stores;
 mod mounts;
 mod moving;
 mod optimising;
+mod over_daemon;
 mod overlay_stores;
 mod smoke;
 mod stress;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Stock);
     smoke::register(&mut suite);
     local_stores::register(&mut suite);
+    over_daemon::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     turns::register(&mut suite);
