@@ -2,8 +2,10 @@
 //! Stock tier: stock Nix beside superpose, on equal stores and in turns on one store.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+mod backend_suite;
 mod beside;
 mod collecting;
+mod daemons;
 mod deleting;
 mod deviations;
 mod local_stores;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Stock);
     smoke::register(&mut suite);
     local_stores::register(&mut suite);
+    daemons::register(&mut suite);
     over_daemon::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);

@@ -32,6 +32,8 @@ mod verifying_beside;
 
 use superpose_tests::{StockNix, Suite};
 
+use crate::overlay_stores;
+
 pub(crate) fn register(suite: &mut Suite) {
     suite.over_daemon(StockNix::Sid, &LEFT_OUT, |suite| {
         collecting::register(suite);
@@ -49,6 +51,8 @@ pub(crate) fn register(suite: &mut Suite) {
         verifying::register(suite);
         verifying_beside::register(suite);
     });
+    // Stock Nix on the same stores, too, and the older one as the daemon.
+    suite.over_daemon(StockNix::Trixie, &[], overlay_stores::register);
 }
 
 /// Trials of local stores, which have nothing below, and two that take all rights from the files of a lower store: the
