@@ -49,6 +49,18 @@ impl StockDaemon {
     /// # Errors
     /// If the socket cannot be made, or the program not be started.
     pub fn start(stock: StockNix, store: impl AsRef<OsStr>, socket: &Path) -> Result<Self> {
+        Self::start_program(stock.program("nix-daemon").program(), store, socket)
+    }
+
+    /// The same with the daemon of some other Nix.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_program(
+        program: impl AsRef<OsStr>,
+        store: impl AsRef<OsStr>,
+        socket: &Path,
+    ) -> Result<Self> {
         if socket.exists() {
             fs::remove_file(socket)?;
         }
@@ -56,10 +68,9 @@ impl StockDaemon {
             UnixListener::bind(socket).with_context(|| format!("listening at {}", socket.display()))?;
         // Every user may ask, as with the daemon's own socket.
         fs::set_permissions(socket, fs::Permissions::from_mode(0o666))?;
-        let daemon = stock.program("nix-daemon");
         let running = Invocation::new("sh")
             .args(["-c", HAND_OVER, "sh"])
-            .arg(daemon.program())
+            .arg(program)
             .arg("--store")
             .arg(store)
             .env("LOG", socket.with_extension("log"))

@@ -33,10 +33,7 @@ impl Running {
         description: String,
         limit: Duration,
     ) -> Result<Self> {
-        command
-            .stdin(input)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command
             .spawn()
             .with_context(|| format!("starting {description}"))?;

@@ -71,7 +71,11 @@ fn served(stock: StockNix) -> Result<(Served, [String; 3])> {
     let layers = Layers::new()?;
     let library = layers.add_tree_below("library", &[])?;
     let program = layers.add_tree_below("program", &[&library])?;
-    let other = layers.below()?.arg("add").arg(tree(&layers, "other")?).succeed()?;
+    let other = layers
+        .below()?
+        .arg("add")
+        .arg(tree(&layers, "other")?)
+        .succeed()?;
     let other = other.line()?.to_owned();
     Ok((Served::new(stock, layers)?, [library, program, other]))
 }
@@ -91,7 +95,10 @@ fn a_daemon_answers_what_every_source_answers(stock: StockNix) -> Result<()> {
     );
     fs::create_dir(top.join("real"))?;
     let daemon = StockDaemon::start(stock, url, &top.join("daemon"))?;
-    questions::check(&DaemonSource::new(OpenDaemon::new(daemon.socket(), StoreDir::default())));
+    questions::check(&DaemonSource::new(OpenDaemon::new(
+        daemon.socket(),
+        StoreDir::default(),
+    )));
     Ok(())
 }
 
@@ -148,10 +155,16 @@ fn questions_are_answered_as_by_the_store_itself(stock: StockNix) -> Result<()> 
         );
     }
     // The daemon says what its roots are; other processes that use something are shown by both, if there are any.
-    let roots = served.superpose()?.args(["query", "--roots", &library]).succeed()?;
+    let roots = served
+        .superpose()?
+        .args(["query", "--roots", &library])
+        .succeed()?;
     ensure!(roots.text()?.contains(&root.display().to_string()), "{roots}");
     // The order is that of dependencies.
-    let closure = served.superpose()?.args(["path-info", "-r", &program]).succeed()?;
+    let closure = served
+        .superpose()?
+        .args(["path-info", "-r", &program])
+        .succeed()?;
     ensure!(closure.text()? == format!("{library}\n{program}\n"), "{closure}");
     // The client of Nix says the same by the same socket.
     let [ours, theirs] = infos(
@@ -170,17 +183,25 @@ fn outputs_of_derivations_are_those_of_the_store(stock: StockNix) -> Result<()> 
     let source = served.source();
     let closure = source.closure(&[parsed(&drv)?], Closure::References)?;
     let outputs = source.derivation_outputs(&closure)?;
-    ensure!(outputs.iter().flatten().any(|outputs| outputs.len() == 3), "{outputs:?}");
+    ensure!(
+        outputs.iter().flatten().any(|outputs| outputs.len() == 3),
+        "{outputs:?}"
+    );
     for (path, outputs) in closure.iter().zip(outputs.into_iter().flatten()) {
         let full = StoreDir::default().join(path);
         if !full.ends_with(".drv") {
             ensure!(outputs.is_empty(), "{full}: {outputs:?}");
             continue;
         }
-        let asked = stock.nix_store(served.layers.lower()).args(["--query", "--outputs", &full]);
+        let asked = stock
+            .nix_store(served.layers.lower())
+            .args(["--query", "--outputs", &full]);
         let expected = lines(&asked.succeed()?)?;
         let found = outputs.iter().map(|(_, path)| StoreDir::default().join(path));
-        ensure!(found.collect::<std::collections::BTreeSet<_>>() == expected, "{full}: {outputs:?}");
+        ensure!(
+            found.collect::<std::collections::BTreeSet<_>>() == expected,
+            "{full}: {outputs:?}"
+        );
     }
     Ok(())
 }
@@ -193,13 +214,23 @@ fn objects_are_read_from_the_store_directory(stock: StockNix) -> Result<()> {
     }
     // Copied from there to a store of our own.
     let own = Layers::new()?;
-    let copy = own.below()?.args(["copy", "--no-check-sigs", "--from"]).arg(served.url());
+    let copy = own
+        .below()?
+        .args(["copy", "--no-check-sigs", "--from"])
+        .arg(served.url());
     copy.arg(&program).succeed()?;
     own.below()?.args(["verify", "--check-contents"]).succeed()?;
-    own.below()?.args(["check-validity", &library, &program]).succeed()?;
+    own.below()?
+        .args(["check-validity", &library, &program])
+        .succeed()?;
     // Where the directory is not to be seen, what is known is told all the same.
-    let hidden = OsString::from(format!("unix://{}?real=/no/such", served.daemon.socket().display()));
-    let hidden = |command: &str| Ok::<_, anyhow::Error>(superpose()?.arg("--store").arg(&hidden).args([command, &other]));
+    let hidden = OsString::from(format!(
+        "unix://{}?real=/no/such",
+        served.daemon.socket().display()
+    ));
+    let hidden = |command: &str| {
+        Ok::<_, anyhow::Error>(superpose()?.arg("--store").arg(&hidden).args([command, &other]))
+    };
     hidden("path-info")?.succeed()?;
     let failed = hidden("dump")?.exit_with(1)?;
     ensure!(failed.errors().contains("/no/such"), "{failed}");
@@ -270,7 +301,10 @@ fn a_conversation_that_is_killed_goes_on(stock: StockNix) -> Result<()> {
         }
         is_over.store(true, Ordering::Relaxed);
         let killed = killer.join().unwrap();
-        ensure!(whole > 0 && killed > 0, "{whole} whole, {broken} broken, {killed} killed");
+        ensure!(
+            whole > 0 && killed > 0,
+            "{whole} whole, {broken} broken, {killed} killed"
+        );
         Ok(())
     })
 }
@@ -314,11 +348,15 @@ fn whichever_store_is_there_is_taken(stock: StockNix) -> Result<()> {
     ensure!(kind("lower/nix/var/nix", "daemon")? == "local");
     ensure!(kind("nowhere", "daemon")? == "daemon");
     ensure!(kind("nowhere", "nothing")? == "local");
-    auto("nowhere", "daemon")?.args(["path-info", &library]).succeed()?;
+    auto("nowhere", "daemon")?
+        .args(["path-info", &library])
+        .succeed()?;
     // The short names of the same daemon.
     for url in ["daemon", "unix://"] {
         let asked = superpose()?.env("NIX_DAEMON_SOCKET_PATH", served.daemon.socket());
-        asked.args(["--store", url, "check-validity", &library]).succeed()?;
+        asked
+            .args(["--store", url, "check-validity", &library])
+            .succeed()?;
     }
     Ok(())
 }
@@ -334,12 +372,22 @@ fn an_overlay_lies_over_a_daemon_that_serves_an_overlay(stock: StockNix) -> Resu
     let below = format!("unix://{}?root={}", socket.display(), middle.root().display());
     let url = top.url_over(below.as_ref());
     let superpose = || Ok::<_, anyhow::Error>(superpose()?.arg("--store").arg(&url));
-    superpose()?.arg("mount").arg("--workdir").arg(top.work()).succeed()?;
+    superpose()?
+        .arg("mount")
+        .arg("--workdir")
+        .arg(top.work())
+        .succeed()?;
     let file = top.file("above", "above\n")?;
-    let added = superpose()?.args(["add", "--reference", &own]).arg(file).succeed()?;
+    let added = superpose()?
+        .args(["add", "--reference", &own])
+        .arg(file)
+        .succeed()?;
     let above = added.line()?.to_owned();
     let closure = superpose()?.args(["path-info", "-r", &above]).succeed()?;
-    ensure!(closure.text()? == format!("{base}\n{own}\n{above}\n"), "{closure}");
+    ensure!(
+        closure.text()? == format!("{base}\n{own}\n{above}\n"),
+        "{closure}"
+    );
     superpose()?.args(["verify", "--check-contents"]).succeed()?;
     superpose()?.arg("gc").succeed()?;
     superpose()?.args(["check-validity", &above]).exit_with(1)?;
@@ -357,7 +405,10 @@ fn a_daemon_below_that_is_not_there_stops_what_needs_it(stock: StockNix) -> Resu
     let superpose = || Ok::<_, anyhow::Error>(superpose()?.arg("--store").arg(&url));
     let daemon = StockDaemon::start(stock, layers.lower_url(), &socket)?;
     let file = layers.file("above", "above\n")?;
-    let added = superpose()?.args(["add", "--reference", &below]).arg(file).succeed()?;
+    let added = superpose()?
+        .args(["add", "--reference", &below])
+        .arg(file)
+        .succeed()?;
     let above = added.line()?.to_owned();
     drop(daemon);
     // What is known above needs nobody, and nothing is taken for not valid because nobody can be asked.

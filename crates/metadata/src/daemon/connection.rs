@@ -67,8 +67,7 @@ impl Connection {
         self.send(requests)?;
         if self.owes_options {
             // A daemon that does not like them would be no worse to ask.
-            let set: Answer<()> =
-                read_reply(&mut self.input, Operation::SetOptions, &self.dialect, say)?;
+            let set: Answer<()> = read_reply(&mut self.input, Operation::SetOptions, &self.dialect, say)?;
             if let Err(report) = set {
                 tracing::debug!(report = %plain(&report.message), "the Nix daemon does not take options");
             }

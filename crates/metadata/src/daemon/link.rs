@@ -171,7 +171,10 @@ mod tests {
         let mut answers = vec![0; QUESTIONS * ANSWER];
         link.read_exact(&mut answers).unwrap();
         peer.join().unwrap();
-        assert_eq!(answers[answers.len() - 1], u8::try_from((QUESTIONS - 1) % 256).unwrap());
+        assert_eq!(
+            answers[answers.len() - 1],
+            u8::try_from((QUESTIONS - 1) % 256).unwrap()
+        );
     }
 
     #[test]

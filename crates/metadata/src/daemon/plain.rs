@@ -38,7 +38,10 @@ mod tests {
     #[test]
     fn colours_and_control_characters_are_left_out() {
         let check = |said: &[u8], expected: &str| assert_eq!(plain(said), expected);
-        check(b"path '\x1b[35;1m/nix/store/x\x1b[0m' is not valid\n", "path '/nix/store/x' is not valid");
+        check(
+            b"path '\x1b[35;1m/nix/store/x\x1b[0m' is not valid\n",
+            "path '/nix/store/x' is not valid",
+        );
         check(b"two\nlines\ttab\n\n", "two\nlines tab");
         check(b"\x1b]0;title\x07\x1b[", "\u{fffd}]0;title\u{fffd}");
         check(b"\xff", "\u{fffd}");

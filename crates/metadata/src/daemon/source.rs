@@ -15,9 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use superpose_store_path::{Hash, HashPart, Name, StoreDir, StorePath};
-use superpose_worker_protocol::{
-    DrvOutput, RealisationAnswer, RemoteError, Request, UnkeyedValidPathInfo,
-};
+use superpose_worker_protocol::{DrvOutput, RealisationAnswer, RemoteError, Request, UnkeyedValidPathInfo};
 
 use super::connection::{Answer, Connection};
 use super::plain::plain;
@@ -64,7 +62,8 @@ impl MetadataSource for DaemonSource {
                 substitute: false,
             })
             .collect();
-        let sets: Vec<BTreeSet<StorePath>> = self.ask_all(&requests, |_| "which paths are valid".to_owned())?;
+        let sets: Vec<BTreeSet<StorePath>> =
+            self.ask_all(&requests, |_| "which paths are valid".to_owned())?;
         let chunks = paths.chunks(PATHS_AT_ONCE).zip(&sets);
         Ok(chunks
             .flat_map(|(paths, set)| paths.iter().map(|path| set.contains(path)))
@@ -75,13 +74,15 @@ impl MetadataSource for DaemonSource {
         let requests: Vec<Request> = paths.iter().cloned().map(Request::QueryPathInfo).collect();
         let answers: Vec<Answer<Option<UnkeyedValidPathInfo>>> = self.ask(&requests)?;
         let name = self.name(paths);
-        let understood = paths.iter().zip(answers).enumerate().map(|(number, (path, answer))| {
-            match answer {
+        let understood = paths
+            .iter()
+            .zip(answers)
+            .enumerate()
+            .map(|(number, (path, answer))| match answer {
                 Ok(info) => Ok(info.map(|info| path_info(path, info))),
                 Err(report) if says_not_valid(&report) => Ok(None),
                 Err(report) => Err(self.options.refused(name(number), &report)),
-            }
-        });
+            });
         understood.collect()
     }
 
@@ -109,8 +110,7 @@ impl MetadataSource for DaemonSource {
 
     fn derivation_outputs(&self, derivations: &[StorePath]) -> Result<Vec<Option<Outputs>>> {
         let valid = self.are_valid(derivations)?;
-        let mut outputs: Vec<Option<Outputs>> =
-            valid.iter().map(|valid| valid.then(Outputs::new)).collect();
+        let mut outputs: Vec<Option<Outputs>> = valid.iter().map(|valid| valid.then(Outputs::new)).collect();
         // Nothing else has outputs, and to be asked for those of what is not valid is an error to a daemon.
         let asked: Vec<usize> = (0..derivations.len())
             .filter(|&number| valid[number] && derivations[number].name().ends_with(DERIVATION))

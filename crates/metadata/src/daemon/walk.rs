@@ -9,7 +9,11 @@ use crate::{Error, MetadataSource, PathInfo, Prune, Result};
 
 impl DaemonSource {
     /// What is known of the roots and all that they refer to, each asked about once.
-    pub(super) fn walk_references(&self, roots: &[StorePath], prune: &mut Prune<'_>) -> Result<Vec<PathInfo>> {
+    pub(super) fn walk_references(
+        &self,
+        roots: &[StorePath],
+        prune: &mut Prune<'_>,
+    ) -> Result<Vec<PathInfo>> {
         let mut graph = Graph::new();
         for root in roots {
             graph.add(root);
@@ -66,7 +70,10 @@ impl DaemonSource {
             level = level.end..graph.len();
         }
         let (order, _) = graph.order();
-        Ok(order.into_iter().map(|number| graph.key(number).clone()).collect())
+        Ok(order
+            .into_iter()
+            .map(|number| graph.key(number).clone())
+            .collect())
     }
 
     /// Makes the error of a path that should be valid: a root, or a reference that went away while we walked.

@@ -64,7 +64,10 @@ fn an_error_may_mean_that_a_path_is_not_valid() {
 fn one_connection_is_kept() {
     let peer = sample_with(Habits::default());
     let source = peer.source();
-    assert!(peer.asked().is_empty(), "nothing is connected before it is needed");
+    assert!(
+        peer.asked().is_empty(),
+        "nothing is connected before it is needed"
+    );
     check(&source);
     assert_eq!(peer.asked().len(), 1);
 }
@@ -102,7 +105,10 @@ fn a_batch_of_nothing_asks_nothing() {
 fn roots_are_those_of_the_daemon() {
     let roots = sample_with(Habits::default()).source().roots().unwrap();
     assert_eq!(roots.len(), 1);
-    assert_eq!((roots[0].link.as_slice(), &roots[0].path), (&b"/link"[..], &path("app")));
+    assert_eq!(
+        (roots[0].link.as_slice(), &roots[0].path),
+        (&b"/link"[..], &path("app"))
+    );
 }
 
 /// Paths of a store that is larger than any buffer of a socket: a chain with something beside each link of it.
@@ -176,7 +182,9 @@ fn an_error_is_that_of_one_question_and_the_connection_goes_on() {
         ..Habits::default()
     });
     let source = peer.source();
-    let error = source.path_infos(&[path("app"), path("lib"), path("base")]).unwrap_err();
+    let error = source
+        .path_infos(&[path("app"), path("lib"), path("base")])
+        .unwrap_err();
     let text = chain(&error);
     assert!(
         text.contains("-lib`; it says: the disk is on fire") && text.contains("socket"),
@@ -223,7 +231,11 @@ fn nothing_is_tried_a_third_time() {
     let paths = [path("app"), path("lib"), path("self"), path("base")];
     let error = peer.source().path_infos(&paths).unwrap_err();
     assert!(matches!(error, Error::Daemon { .. }), "{error}");
-    assert!(chain(&error).contains("closed the connection"), "{}", chain(&error));
+    assert!(
+        chain(&error).contains("closed the connection"),
+        "{}",
+        chain(&error)
+    );
     assert_eq!(peer.asked().len(), 2);
 }
 
@@ -266,7 +278,10 @@ fn where_nobody_listens_the_socket_is_named() {
         chain(&error)
     };
     let text = ask();
-    assert!(text.contains(socket.to_str().unwrap()) && text.contains("No such file"), "{text}");
+    assert!(
+        text.contains(socket.to_str().unwrap()) && text.contains("No such file"),
+        "{text}"
+    );
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
     assert!(ask().contains("refused"));
 }

@@ -139,7 +139,10 @@ fn serve(
     let mut early = Vec::new().into_iter();
     loop {
         // A client that gives a burst up is no fault of ours.
-        let Some(request) = early.next().or_else(|| Request::read(&mut input, &dialect).ok().flatten()) else {
+        let Some(request) = early
+            .next()
+            .or_else(|| Request::read(&mut input, &dialect).ok().flatten())
+        else {
             return;
         };
         if let (Some(count), 1) = (habits.reads_first, requests) {
@@ -190,7 +193,9 @@ fn answer(
     let operation = request.operation();
     let set = |paths: Vec<Vec<StorePath>>| paths.into_iter().flatten().collect::<BTreeSet<_>>();
     let failed = |out: &mut Output<'_>, text: &str| {
-        Frame::Error(RemoteError::new(text)).write(out, dialect.version).ok();
+        Frame::Error(RemoteError::new(text))
+            .write(out, dialect.version)
+            .ok();
     };
     let written = match request {
         Request::SetOptions(options) => {
@@ -227,12 +232,18 @@ fn answer(
             let valid: BTreeSet<StorePath> = valid.map(|(path, _)| path).collect();
             write_reply(out, operation, dialect, &valid)
         }
-        Request::QueryReferrers(path) => {
-            write_reply(out, operation, dialect, &set(source.referrers(one(path)).unwrap()))
-        }
-        Request::QueryValidDerivers(path) => {
-            write_reply(out, operation, dialect, &set(source.valid_derivers(one(path)).unwrap()))
-        }
+        Request::QueryReferrers(path) => write_reply(
+            out,
+            operation,
+            dialect,
+            &set(source.referrers(one(path)).unwrap()),
+        ),
+        Request::QueryValidDerivers(path) => write_reply(
+            out,
+            operation,
+            dialect,
+            &set(source.valid_derivers(one(path)).unwrap()),
+        ),
         Request::QueryDerivationOutputMap(path) => {
             match source.derivation_outputs(one(path)).unwrap().remove(0) {
                 None => {
