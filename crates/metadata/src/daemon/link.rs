@@ -177,6 +177,23 @@ mod tests {
         );
     }
 
+    /// Until all of it has come nothing is answered, so nothing but room to write can be waited for.
+    #[test]
+    fn everything_goes_out_before_anything_comes_in() {
+        const LENGTH: usize = 1 << 20;
+        let (mut link, mut far) = narrow_pair();
+        link.limit = Duration::from_secs(5);
+        let peer = thread::spawn(move || {
+            far.read_exact(&mut vec![0; LENGTH]).unwrap();
+            far.write_all(b"all").unwrap();
+        });
+        link.queue(vec![0; LENGTH]);
+        let mut answer = [0; 3];
+        link.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"all");
+        peer.join().unwrap();
+    }
+
     #[test]
     fn last_words_are_heard_though_nobody_listens() {
         let (mut link, mut far) = narrow_pair();
