@@ -44,6 +44,8 @@ pub struct DaemonLayout {
     pub reference: StoreReference,
     /// The socket that the daemon listens on.
     pub socket: PathBuf,
+    /// How many connections large batches may be spread over.
+    pub max_connections: u32,
     /// Where its parts are. Objects are read in `real_dir`; everything else is the daemon's own.
     pub settings: LocalSettings,
 }
@@ -176,6 +178,7 @@ impl DaemonLayout {
         Self {
             reference: reference.clone(),
             socket: daemon.socket,
+            max_connections: daemon.max_connections,
             settings: LocalSettings {
                 store_dir: daemon.store_dir,
                 root: daemon.root,

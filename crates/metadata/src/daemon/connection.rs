@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// How much is read from the socket at once, in bytes: some hundred replies.
 const BUFFER: usize = 64 << 10;
 
+/// How many questions in a row go to one of several connections: fewer answers than a socket holds.
+const SLICE: usize = 64;
+
 /// What the daemon answers: the body of a reply, or its error, after which the connection goes on.
 pub(super) type Answer<T> = Result<T, RemoteError>;
 
@@ -57,14 +60,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Asks many questions at once, and adds the answers in the order of the questions. Those that came before
-    /// something broke are right.
-    pub(super) fn burst<T: Body>(
-        &mut self,
-        requests: &[Request],
-        answers: &mut Vec<Answer<T>>,
-    ) -> Result<(), Broken> {
-        self.send(requests)?;
+    /// Adds the answers to requests that were sent, in their order. Those that came before something broke are right.
+    fn receive<T: Body>(&mut self, requests: &[Request], answers: &mut Vec<Answer<T>>) -> Result<(), Broken> {
         if self.owes_options {
             // A daemon that does not like them would be no worse to ask.
             let set: Answer<()> = read_reply(&mut self.input, Operation::SetOptions, &self.dialect, say)?;
@@ -93,6 +90,30 @@ impl Connection {
         self.input.get_mut().get_mut().queue(bytes.into_inner());
         Ok(())
     }
+}
+
+/// Asks many questions at once, spread over connections, and adds the answers in the order of the questions. Those that
+/// came before something broke are right.
+///
+/// A daemon serves each connection by a process of its own. While the answers of one are read, the others go on as far as
+/// their sockets hold what they say.
+pub(super) fn burst<T: Body>(
+    connections: &mut [Connection],
+    requests: &[Request],
+    answers: &mut Vec<Answer<T>>,
+) -> Result<(), Broken> {
+    let count = connections.len();
+    let slice = if count == 1 { requests.len() } else { SLICE };
+    for (number, slice) in requests.chunks(slice).enumerate() {
+        connections[number % count].send(slice)?;
+    }
+    for connection in connections.iter_mut().skip(1) {
+        connection.input.get_mut().get_mut().begin();
+    }
+    for (number, slice) in requests.chunks(slice).enumerate() {
+        connections[number % count].receive(slice, answers)?;
+    }
+    Ok(())
 }
 
 /// Errors alone are to be told, and nothing is to be fetched because somebody asks.

@@ -43,6 +43,13 @@ impl Link {
         }
     }
 
+    /// Sends what goes without waiting, before something is read. What goes wrong is seen when it is.
+    pub(super) fn begin(&mut self) {
+        if let Err(error) = self.push() {
+            tracing::trace!(%error, "sending to the Nix daemon");
+        }
+    }
+
     /// Sends as much as goes without waiting.
     fn push(&mut self) -> io::Result<()> {
         while self.sent < self.outgoing.len() {

@@ -23,13 +23,19 @@ use std::time::Duration;
 use superpose_store_path::StorePath;
 use superpose_worker_protocol::{Body, Cause, GcRoot, Request};
 
-use self::connection::{Answer, Broken, Connection};
+use self::connection::{Answer, Broken, Connection, burst};
 pub use self::options::OpenDaemon;
 use self::socket::Absent;
 use crate::Result;
 
 /// How long a daemon that was there a moment ago is waited for: longer than one takes to start anew.
 const RESTART_LIMIT: Duration = Duration::from_secs(2);
+
+/// From how many questions on a batch is worth more than one connection.
+const SPREAD_FROM: usize = 512;
+
+/// Most connections at once, whatever is wanted.
+const MAX_CONNECTIONS: usize = 16;
 
 /// What a Nix daemon says of its store: 2.26 to 2.36, from protocol version 1.18 on, and everything that speaks like one.
 ///
@@ -42,8 +48,8 @@ const RESTART_LIMIT: Duration = Duration::from_secs(2);
 /// lead to a path, and those of Nix 2.35 and newer (`BuildTrace`) have a form of their own that is not asked for.
 pub struct DaemonSource {
     options: OpenDaemon,
-    /// A connection that nobody is using.
-    idle: Cell<Option<Connection>>,
+    /// Connections that nobody is using.
+    idle: Cell<Vec<Connection>>,
 }
 
 impl fmt::Debug for DaemonSource {
@@ -69,7 +75,7 @@ impl DaemonSource {
     pub fn new(options: OpenDaemon) -> Self {
         Self {
             options,
-            idle: Cell::new(None),
+            idle: Cell::default(),
         }
     }
 
@@ -78,11 +84,8 @@ impl DaemonSource {
     /// # Errors
     /// If the daemon cannot be reached, or is none.
     pub fn connect(&self) -> Result<()> {
-        let connection = match self.idle.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.options, Absent::Refused)?,
-        };
-        self.idle.set(Some(connection));
+        let connections = self.connections(1)?;
+        self.idle.set(connections);
         Ok(())
     }
 
@@ -101,29 +104,46 @@ impl DaemonSource {
             .collect())
     }
 
+    /// Takes the idle connections, and makes more if there are fewer than wanted. One is enough.
+    fn connections(&self, wanted: usize) -> Result<Vec<Connection>> {
+        let mut connections = self.idle.take();
+        while connections.len() < wanted {
+            match Connection::open(&self.options, Absent::Refused) {
+                Ok(connection) => connections.push(connection),
+                Err(error) if connections.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::debug!(%error, "no further connection to the Nix daemon");
+                    break;
+                }
+            }
+        }
+        Ok(connections)
+    }
+
     /// Asks many questions in one burst; the answers are in the order of the questions.
     fn ask<T: Body>(&self, requests: &[Request]) -> Result<Vec<Answer<T>>> {
         let mut answers = Vec::with_capacity(requests.len());
         if requests.is_empty() {
             return Ok(answers);
         }
-        let mut connection = match self.idle.take() {
-            Some(connection) => connection,
-            None => Connection::open(&self.options, Absent::Refused)?,
+        let wanted = if requests.len() < SPREAD_FROM {
+            1
+        } else {
+            self.options.connections.clamp(1, MAX_CONNECTIONS)
         };
-        if let Err(error) = connection.burst(requests, &mut answers) {
+        let mut connections = self.connections(wanted)?;
+        let used = wanted.min(connections.len());
+        if let Err(error) = burst(&mut connections[..used], requests, &mut answers) {
             if !is_worth_repeating(&error) {
                 return Err(self.options.broken(error));
             }
             tracing::debug!(%error, answered = answers.len(), "connecting to the Nix daemon again");
             // Those that were answered are not asked again: nothing may come twice.
             let rest = &requests[answers.len()..];
-            connection = Connection::open(&self.options, Absent::Awaited(RESTART_LIMIT))?;
-            connection
-                .burst(rest, &mut answers)
-                .map_err(|error| self.options.broken(error))?;
+            connections = vec![Connection::open(&self.options, Absent::Awaited(RESTART_LIMIT))?];
+            burst(&mut connections, rest, &mut answers).map_err(|error| self.options.broken(error))?;
         }
-        self.idle.set(Some(connection));
+        self.idle.set(connections);
         Ok(answers)
     }
 

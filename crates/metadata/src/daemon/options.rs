@@ -25,6 +25,8 @@ pub struct OpenDaemon {
     pub socket: PathBuf,
     /// The logical store directory.
     pub store_dir: StoreDir,
+    /// How many connections a large batch is spread over; at least one. A daemon serves each by a process of its own.
+    pub connections: usize,
     /// How long a daemon that has no room for another client is waited for.
     pub connect_limit: Duration,
     /// How long nothing may come from the daemon, nor be taken by it, while an answer is due.
@@ -38,6 +40,7 @@ impl OpenDaemon {
         Self {
             socket: socket.into(),
             store_dir,
+            connections: 1,
             connect_limit: CONNECT_LIMIT,
             reply_limit: REPLY_LIMIT,
         }

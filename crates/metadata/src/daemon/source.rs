@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use superpose_store_path::{Hash, HashPart, Name, StoreDir, StorePath};
 use superpose_worker_protocol::{DrvOutput, RealisationAnswer, RemoteError, Request, UnkeyedValidPathInfo};
 
-use super::connection::{Answer, Connection};
+use super::connection::{Answer, Connection, burst};
 use super::plain::plain;
 use super::socket::Absent;
 use super::{DaemonSource, is_worth_repeating};
@@ -155,7 +155,7 @@ impl MetadataSource for DaemonSource {
         // Whatever becomes of this connection is no matter to the other one.
         let mut connection = Connection::open(&self.options, Absent::Refused)?;
         let mut answers: Vec<Answer<RealisationAnswer>> = Vec::new();
-        match connection.burst(&requests, &mut answers) {
+        match burst(std::slice::from_mut(&mut connection), &requests, &mut answers) {
             Ok(()) => {}
             Err(error) if is_worth_repeating(&error) => {
                 tracing::debug!(%error, "the Nix daemon keeps no realisations");

@@ -146,6 +146,51 @@ fn bursts_are_larger_than_the_buffers() {
 }
 
 #[test]
+fn a_large_batch_is_spread_over_the_connections_that_are_allowed() {
+    const COUNT: usize = 20_000;
+    let (memory, paths) = many(COUNT);
+    for (is_narrow, reads_first) in [(false, None), (true, None), (true, Some(COUNT / 4))] {
+        let habits = Habits {
+            is_narrow,
+            reads_first,
+            ..Habits::default()
+        };
+        let peer = Peer::start(memory.clone(), habits);
+        let mut options = peer.options();
+        options.connections = 3;
+        let source = DaemonSource::new(options);
+        let infos = source.path_infos(&paths).unwrap();
+        assert_eq!(infos, memory.path_infos(&paths).unwrap());
+        let asked: Vec<usize> = peer.asked().iter().map(Vec::len).collect();
+        assert!(
+            asked.len() == 3 && asked.iter().all(|&count| count > COUNT / 4),
+            "{asked:?}"
+        );
+        // A small one is not.
+        source.path_infos(&paths[..100]).unwrap();
+        let again: Vec<usize> = peer.asked().iter().map(Vec::len).collect();
+        assert_eq!((again[1], again[2]), (asked[1], asked[2]));
+    }
+}
+
+#[test]
+fn one_of_several_connections_that_ends_costs_no_answer() {
+    let (memory, paths) = many(5000);
+    let peer = Peer::start(
+        memory.clone(),
+        Habits {
+            ends_after: vec![1_000_000, 700],
+            ..Habits::default()
+        },
+    );
+    let mut options = peer.options();
+    options.connections = 2;
+    let infos = DaemonSource::new(options).path_infos(&paths).unwrap();
+    assert_eq!(infos, memory.path_infos(&paths).unwrap());
+    assert_eq!(peer.asked().len(), 3);
+}
+
+#[test]
 fn a_closure_asks_about_each_path_once() {
     let (memory, paths) = many(2000);
     let peer = Peer::start(memory.clone(), Habits::default());

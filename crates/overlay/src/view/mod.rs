@@ -74,7 +74,8 @@ impl Parts {
         let overlay = match layout {
             Layout::Local(_) => return Ok(Parts::Local(Box::new(Database::open(&options)?))),
             Layout::Daemon(daemon) => {
-                let options = OpenDaemon::new(&daemon.socket, settings.store_dir.clone());
+                let mut options = OpenDaemon::new(&daemon.socket, settings.store_dir.clone());
+                options.connections = daemon.max_connections as usize;
                 return Ok(Parts::Daemon(Box::new(DaemonSource::new(options))));
             }
             Layout::Overlay(overlay) => overlay,

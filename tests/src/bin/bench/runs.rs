@@ -33,6 +33,9 @@ pub(crate) const SHORT_RUNS: usize = 41;
 /// Where stock Nix takes most of a minute, so many have to do.
 const SLOW_RUNS: usize = 3;
 
+/// How many connections to a daemon both programs may make; its own default is one.
+const SERVED_CONNECTIONS: &str = "2";
+
 /// Everything that is needed to measure.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -159,6 +162,7 @@ impl Side {
                 let daemon = daemon.insert(stage.serve(name, lower)?);
                 StoreReference::daemon(Some(daemon.socket()))
                     .with_path("root", &stage.store(lower).root)
+                    .with_param("max-connections", SERVED_CONNECTIONS)
                     .to_string()
             }
             Place::Over(_) | Place::Memory => layers.url(),

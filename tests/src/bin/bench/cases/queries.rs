@@ -95,7 +95,7 @@ pub(super) fn cases(sizes: Sizes, stores: &[Generated; 3]) -> Vec<Case> {
         },
         Case {
             name: "daemon-closure",
-            title: format!("`path-info -r` of {closure}, of a daemon"),
+            title: format!("`path-info -r` of {closure}, of a daemon (`max-connections=2`)"),
             place: Place::Served(Lower::Middle),
             restore: Restore::Nothing,
             target: 3.0,
