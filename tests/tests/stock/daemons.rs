@@ -281,15 +281,18 @@ fn a_conversation_that_is_killed_goes_on(stock: StockNix) -> Result<()> {
     thread::scope(|scope| -> Result<()> {
         let killer = scope.spawn(|| {
             let mut killed = 0;
+            // Rarer and rarer, so that something is answered on a machine that is busy, too.
+            let mut pause = Duration::from_millis(10);
             while !is_over.load(Ordering::Relaxed) {
                 killed += served.daemon.kill_conversations().unwrap_or(0);
-                thread::sleep(Duration::from_millis(40));
+                thread::sleep(pause);
+                pause = (pause * 3 / 2).min(Duration::from_secs(3));
             }
             killed
         });
         let (mut whole, mut broken) = (0, 0);
-        let end = Instant::now() + Duration::from_secs(20);
-        while whole < 5 && Instant::now() < end {
+        let end = Instant::now() + Duration::from_secs(60);
+        while whole < 3 && Instant::now() < end {
             match source.path_infos(&many) {
                 Ok(infos) => {
                     ensure!(infos.len() == 3000 && infos.chunks(3).all(|infos| infos == expected));
