@@ -11,7 +11,7 @@ use crate::commands::Command;
 ///
 /// The store is given as a URL: by --store, else by SUPERPOSE_STORE, else by NIX_REMOTE. An overlay store is
 /// local-overlay://?root=DIR&lower-store=URL&upper-layer=DIR, where DIR/nix/store is the merged view; a directory
-/// stands for the local store below it.
+/// stands for the local store below it; unix://SOCKET?root=DIR is a daemon's store, which is only asked.
 #[derive(Debug, Parser)]
 #[command(
     name = "superpose",

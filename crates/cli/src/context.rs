@@ -66,6 +66,10 @@ impl Context {
                 url: local.reference.to_string(),
             }
             .into()),
+            Layout::Daemon(daemon) => Err(superpose_overlay::Error::DaemonStore {
+                url: daemon.reference.to_string(),
+            }
+            .into()),
         }
     }
 

@@ -177,7 +177,7 @@ impl From<superpose_overlay::Error> for Error {
             | E::StoreDirsDiffer { .. }
             | E::ForeignSource { .. }
             | E::TooDeep { .. }
-            | E::UnsupportedStore { .. }
+            | E::DaemonStore { .. }
             | E::NoLayers { .. }
             | E::UnsupportedMethod { .. } => Kind::Usage,
             _ => Kind::Failed,

@@ -310,6 +310,44 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// No daemon can be reached at a socket.
+    #[error("cannot connect to the Nix daemon at `{}`; start it, or give its socket in the store URL: unix:///path/of/the/socket",
+        socket.display())]
+    DaemonUnreachable {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A daemon was silent for longer than the limit.
+    #[error("the Nix daemon at `{}` was silent for {} s; it may be waiting for a lock that another process holds",
+        socket.display(), waited.as_secs())]
+    DaemonSilent {
+        /// The socket.
+        socket: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// A conversation with a daemon broke, or what listens on the socket is no daemon.
+    #[error("asking the Nix daemon at `{}`", socket.display())]
+    Daemon {
+        /// The socket.
+        socket: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: Box<superpose_worker_protocol::Error>,
+    },
+    /// A daemon answered a question with an error.
+    #[error("the Nix daemon at `{}` does not tell {question}; it says: {found}", socket.display())]
+    DaemonReport {
+        /// The socket.
+        socket: PathBuf,
+        /// What it was asked for.
+        question: String,
+        /// What it says, without colours.
+        found: String,
+    },
     /// A function that the caller passed in failed.
     #[error(transparent)]
     Caller(Box<dyn std::error::Error + Send + Sync>),

@@ -2,11 +2,11 @@
 //! What is known of valid store paths: a read trait that takes many paths at once, and its backends.
 //!
 //! [`Database`] reads and writes the SQLite database of a Nix store, in turns with Nix 2.26 to 2.36, and reads
-//! one that must not be written in whatever way changes nothing. [`MemorySource`] holds everything in memory,
-//! for tests and examples. All answer through [`MetadataSource`].
+//! one that must not be written in whatever way changes nothing. [`DaemonSource`] asks a Nix daemon, over its socket.
+//! [`MemorySource`] holds everything in memory, for tests and examples. All answer through [`MetadataSource`].
 //!
 //! The crate deliberately does not look at the objects themselves, take temporary roots or path locks,
-//! decide what may be deleted, check signatures, merge several sources, or talk to daemons.
+//! decide what may be deleted, check signatures, merge several sources, or have a daemon change anything.
 //!
 //! ```
 //! use superpose_metadata::{Closure, MemorySource, MetadataSource, PathInfo};
@@ -27,6 +27,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod daemon;
 mod error;
 mod graph;
 mod liveness;
@@ -37,6 +38,7 @@ mod registration_text;
 mod source;
 mod sqlite;
 
+pub use daemon::{DaemonRoot, DaemonSource, OpenDaemon};
 pub use error::{Error, Result};
 pub use liveness::LivenessGraph;
 pub use memory::MemorySource;

@@ -220,15 +220,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
-    /// A store that is not made of directories of this machine.
+    /// A change was asked of a daemon's store, or something that only an overlay store has.
     #[error(
-        "'{url}' is a {kind} store: expected a local store or an overlay store, whose objects and database are directories here"
+        "'{url}' is a daemon's store, which is only asked here: expected a local store or an overlay store; \
+         give the URL of the store that the daemon serves, or let `nix --store` do it"
     )]
-    UnsupportedStore {
+    DaemonStore {
         /// The store.
         url: String,
-        /// What it is.
-        kind: &'static str,
     },
     /// An overlay operation was asked of a local store.
     #[error("'{url}' is a local store: expected a local-overlay store, which has layers and a mount")]

@@ -3,11 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, Access as Permission, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use superpose_mount_check::{Access, Expected, Options, Report};
 use superpose_store_path::{
-    Defaults, LocalSettings, OverlaySettings, StoreDir, StoreReference, StoreSettings, UrlWarning,
+    AutoSettings, DaemonSettings, Defaults, LocalSettings, OverlaySettings, StoreDir, StoreReference,
+    StoreSettings, UrlWarning,
 };
 
 use crate::{Error, Result};
@@ -21,6 +22,8 @@ const MAX_NESTING: usize = 32;
 pub enum Layout {
     /// A local store.
     Local(LocalLayout),
+    /// A daemon's store.
+    Daemon(DaemonLayout),
     /// An overlay store.
     Overlay(OverlayLayout),
 }
@@ -31,6 +34,19 @@ pub struct LocalLayout {
     /// The URL, for messages.
     pub reference: StoreReference,
     /// Its settings.
+    pub settings: LocalSettings,
+}
+
+/// The parts of a daemon's store: its socket, and the directories as this machine sees them.
+#[derive(Debug, Clone)]
+pub struct DaemonLayout {
+    /// The URL, for messages.
+    pub reference: StoreReference,
+    /// The socket that the daemon listens on.
+    pub socket: PathBuf,
+    /// How many connections large batches may be spread over.
+    pub max_connections: u32,
+    /// Where its parts are. Objects are read in `real_dir`; everything else is the daemon's own.
     pub settings: LocalSettings,
 }
 
@@ -54,7 +70,9 @@ pub struct OverlayLayout {
 impl Layout {
     /// Resolves a store URL and, for an overlay store, those of the stores below it.
     ///
-    /// Only texts are looked at: whether the directories exist and are mounted is asked when they are used.
+    /// Only texts are looked at: whether the directories exist and are mounted is asked when they are used. `auto` alone
+    /// depends on what is there: it is the local store if its state directory can be read and written, else a daemon's if
+    /// there is a socket, else the local one.
     ///
     /// # Errors
     /// A setting that is missing or has a value that cannot be used; a store of a kind that has no directory here;
@@ -84,18 +102,11 @@ impl Layout {
                 reference: reference.clone(),
                 settings,
             })),
-            // The state directory decides between a local store and a daemon's; only the former is supported.
-            StoreSettings::Auto(auto) => Ok(Layout::Local(LocalLayout {
-                reference: reference.clone(),
-                settings: auto.local,
-            })),
+            StoreSettings::Auto(auto) => Ok(whichever_is_there(reference, *auto)),
             StoreSettings::Overlay(overlay) => {
                 OverlayLayout::resolve_at(reference, *overlay, defaults, depth, warnings).map(Layout::Overlay)
             }
-            StoreSettings::Daemon(_) => Err(Error::UnsupportedStore {
-                url: reference.to_string(),
-                kind: "daemon's",
-            }),
+            StoreSettings::Daemon(daemon) => Ok(Layout::Daemon(DaemonLayout::new(reference, daemon))),
         }
     }
 
@@ -104,6 +115,7 @@ impl Layout {
     pub fn reference(&self) -> &StoreReference {
         match self {
             Layout::Local(local) => &local.reference,
+            Layout::Daemon(daemon) => &daemon.reference,
             Layout::Overlay(overlay) => &overlay.reference,
         }
     }
@@ -113,6 +125,7 @@ impl Layout {
     pub fn settings(&self) -> &LocalSettings {
         match self {
             Layout::Local(local) => &local.settings,
+            Layout::Daemon(daemon) => &daemon.settings,
             Layout::Overlay(overlay) => &overlay.settings,
         }
     }
@@ -132,8 +145,9 @@ impl Layout {
         let mut layout = self;
         loop {
             match layout {
-                Layout::Local(local) => {
-                    layers.push(local.settings.real_dir.clone());
+                Layout::Local(LocalLayout { settings, .. })
+                | Layout::Daemon(DaemonLayout { settings, .. }) => {
+                    layers.push(settings.real_dir.clone());
                     return layers;
                 }
                 Layout::Overlay(overlay) => {
@@ -141,6 +155,43 @@ impl Layout {
                     layout = &overlay.lower;
                 }
             }
+        }
+    }
+}
+
+/// Decides on `auto` as Nix does.
+fn whichever_is_there(reference: &StoreReference, auto: AutoSettings) -> Layout {
+    let may_write = Permission::READ_OK | Permission::WRITE_OK;
+    let is_local =
+        fs::access(&auto.local.state_dir, may_write).is_ok() || fs::stat(&auto.daemon.socket).is_err();
+    if is_local {
+        return Layout::Local(LocalLayout {
+            reference: reference.clone(),
+            settings: auto.local,
+        });
+    }
+    Layout::Daemon(DaemonLayout::new(reference, auto.daemon))
+}
+
+impl DaemonLayout {
+    fn new(reference: &StoreReference, daemon: DaemonSettings) -> Self {
+        Self {
+            reference: reference.clone(),
+            socket: daemon.socket,
+            max_connections: daemon.max_connections,
+            settings: LocalSettings {
+                store_dir: daemon.store_dir,
+                root: daemon.root,
+                state_dir: daemon.state_dir,
+                log_dir: daemon.log_dir,
+                real_dir: daemon.real_dir,
+                read_only: true,
+                require_sigs: None,
+                build_dir: None,
+                ignore_gc_delete_failure: false,
+                use_roots_daemon: false,
+                common: daemon.common,
+            },
         }
     }
 }
@@ -220,7 +271,7 @@ impl OverlayLayout {
                 }
             }
             match below {
-                Layout::Local(_) => break,
+                Layout::Local(_) | Layout::Daemon(_) => break,
                 Layout::Overlay(overlay) => {
                     if same_directory(&overlay.upper_layer, &self.upper_layer) {
                         return Err(Error::SharedDirectory {

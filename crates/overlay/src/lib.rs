@@ -22,7 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate deliberately does not print, read the environment, talk to daemons, build, or substitute.
+//! The crate deliberately does not print, read the environment, have a daemon change anything, build, or substitute.
 #![forbid(unsafe_code)]
 
 mod crash;
@@ -50,7 +50,7 @@ mod watch;
 pub use crash::{CrashPoint, CrashPoints};
 pub use error::{Error, Result};
 pub use flock::LockWait;
-pub use layout::{Layout, LocalLayout, OverlayLayout};
+pub use layout::{DaemonLayout, Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
     AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, Copied, CopyOptions,

@@ -175,8 +175,8 @@ fn wrong_arguments_are_wrong_usage() -> Result<()> {
     refused(&layers, &["copy", "--to", "rubbish", OBJECT], &["rubbish"])?;
     refused(
         &layers,
-        &["copy", "--from", "unix:///x", OBJECT],
-        &["daemon's store"],
+        &["copy", "--to", "unix:///x", OBJECT],
+        &["daemon's store", "only asked"],
     )?;
     refused(
         &layers,

@@ -7,7 +7,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use superpose_tests::{Layers, Need, Suite, Tree, superpose_crashing_at, trials};
 
-use crate::repairing::{doubled, spoil};
+use super::repairing::{doubled, spoil};
 
 pub(crate) fn register(suite: &mut Suite) {
     trials!(suite, [Need::Root, Need::CrashPoints], a_repair_of_both_layers);

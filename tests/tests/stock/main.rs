@@ -2,14 +2,17 @@
 //! Stock tier: stock Nix beside superpose, on equal stores and in turns on one store.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+mod backend_suite;
 mod beside;
 mod collecting;
+mod daemons;
 mod deleting;
 mod deviations;
 mod local_stores;
 mod mounts;
 mod moving;
 mod optimising;
+mod over_daemon;
 mod overlay_stores;
 mod smoke;
 mod stress;
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
     let mut suite = Suite::start(Tier::Stock);
     smoke::register(&mut suite);
     local_stores::register(&mut suite);
+    daemons::register(&mut suite);
+    over_daemon::register(&mut suite);
     overlay_stores::register(&mut suite);
     together::register(&mut suite);
     turns::register(&mut suite);

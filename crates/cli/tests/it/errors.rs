@@ -56,6 +56,8 @@ fn urls_that_cannot_be_used() {
         "local-overlay://?root=/m&lower-store=/l%3Fstore=/gnu/store&upper-layer=/u",
     );
     check("no_database", "local://?root=/no/such/store");
+    let change = stand.transcript(&["--store", "daemon", "gc"]);
+    insta::assert_snapshot!("change_of_a_daemon", change);
 }
 
 #[test]

@@ -8,11 +8,14 @@
 mod busy;
 mod child;
 mod copies;
+mod daemon;
 mod fixture;
 mod impossible_rows;
 mod liveness;
 mod one_process;
 mod open;
+mod peer;
+mod questions;
 mod read_only;
 mod realisations;
 mod registration;

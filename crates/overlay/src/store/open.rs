@@ -90,6 +90,9 @@ impl Store {
     pub fn open(layout: Layout, options: OpenOptions) -> Result<Self> {
         match layout {
             Layout::Local(local) => Self::open_local(local, options),
+            Layout::Daemon(daemon) => Err(Error::DaemonStore {
+                url: daemon.reference.to_string(),
+            }),
             Layout::Overlay(overlay) => Self::open_overlay(MountProof::obtain(overlay)?, options),
         }
     }

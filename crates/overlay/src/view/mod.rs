@@ -5,12 +5,14 @@ mod export;
 mod merged;
 
 use std::cell::OnceCell;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
-    ArchiveInfo, Closure, Database, MemorySource, MetadataSource, OpenDatabase, Outputs, PathInfo, Prune,
-    Realisation, RealisationKey, Visit,
+    ArchiveInfo, Closure, DaemonSource, Database, MemorySource, MetadataSource, OpenDaemon, OpenDatabase,
+    Outputs, PathInfo, Prune, Realisation, RealisationKey, Visit,
 };
 use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
@@ -41,6 +43,7 @@ pub struct StoreView {
 #[derive(Debug)]
 enum Parts {
     Local(Box<Database>),
+    Daemon(Box<DaemonSource>),
     Overlay {
         upper: Upper,
         layer: Option<UpperLayer>,
@@ -70,6 +73,11 @@ impl Parts {
         let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
         let overlay = match layout {
             Layout::Local(_) => return Ok(Parts::Local(Box::new(Database::open(&options)?))),
+            Layout::Daemon(daemon) => {
+                let mut options = OpenDaemon::new(&daemon.socket, settings.store_dir.clone());
+                options.connections = daemon.max_connections as usize;
+                return Ok(Parts::Daemon(Box::new(DaemonSource::new(options))));
+            }
             Layout::Overlay(overlay) => overlay,
         };
         let upper = match Database::open(&options) {
@@ -98,7 +106,8 @@ impl StoreView {
     ///
     /// # Errors
     /// If the database is missing or cannot be read. An overlay store whose upper database was never made has an
-    /// empty one. The store below is opened by the first question that needs it, which then fails if it cannot be.
+    /// empty one. The store below is opened by the first question that needs it, which then fails if it cannot be; and so
+    /// is the connection to a daemon.
     pub fn open(layout: &Layout) -> Result<Self> {
         let view = Self::unopened(layout);
         view.parts()?;
@@ -152,11 +161,12 @@ impl StoreView {
         self.layout.layers()
     }
 
-    /// The upper database of an overlay store, all of a local one.
+    /// The upper database of an overlay store, all of another one.
     #[must_use]
     pub fn upper_metadata(&self) -> &dyn MetadataSource {
         match self.open_parts() {
             Parts::Local(database) => database.as_ref(),
+            Parts::Daemon(daemon) => daemon.as_ref(),
             Parts::Overlay { upper, .. } => upper.source(),
         }
     }
@@ -167,11 +177,23 @@ impl StoreView {
     /// If it cannot be opened.
     pub fn lower(&self) -> Result<Option<&StoreView>> {
         match self.open_parts() {
-            Parts::Local(_) => Ok(None),
+            Parts::Local(_) | Parts::Daemon(_) => Ok(None),
             Parts::Overlay { lower, .. } => {
                 lower.parts()?;
                 Ok(Some(lower))
             }
+        }
+    }
+
+    /// Finds out whether every store of the chain can be asked: opens the databases, and connects to a daemon.
+    ///
+    /// # Errors
+    /// If one of them cannot be.
+    pub fn reach(&self) -> Result<()> {
+        match self.parts()? {
+            Parts::Local(_) => Ok(()),
+            Parts::Daemon(daemon) => Ok(daemon.connect()?),
+            Parts::Overlay { lower, .. } => lower.reach(),
         }
     }
 
@@ -186,7 +208,7 @@ impl StoreView {
     /// If the upper layer cannot be read.
     pub fn locate(&self, paths: &[StorePath]) -> Result<Vec<Layer>> {
         match self.open_parts() {
-            Parts::Local(_) => Ok(vec![Layer::Upper; paths.len()]),
+            Parts::Local(_) | Parts::Daemon(_) => Ok(vec![Layer::Upper; paths.len()]),
             Parts::Overlay {
                 layer: Some(layer), ..
             } => layer.locate(paths),
@@ -195,16 +217,26 @@ impl StoreView {
     }
 
     /// Everything that keeps paths alive, but for temporary roots: permanent roots that lead to valid paths, and what
-    /// running processes use. Nothing is removed, not even a root that leads nowhere.
+    /// running processes use. Nothing is removed, not even a root that leads nowhere. A daemon says itself what its roots
+    /// are, and removes what it likes.
     ///
     /// # Errors
-    /// If the state directory or `/proc` cannot be read.
+    /// If the state directory or `/proc` cannot be read, or the daemon not be asked.
     pub fn roots(&self) -> Result<Vec<Root>> {
+        if let Parts::Daemon(daemon) = self.open_parts() {
+            let roots = daemon.roots()?.into_iter().map(|root| Root {
+                link: OsString::from_vec(root.link).into(),
+                path: root.path,
+            });
+            let mut roots: Vec<Root> = roots.collect();
+            roots.sort_unstable();
+            return Ok(roots);
+        }
         let settings = self.layout.settings();
         match StateDir::open_read_only(&settings.state_dir) {
             Ok(state) => {
                 let physical: Vec<&Path> = match &self.layout {
-                    Layout::Local(_) => vec![&settings.real_dir],
+                    Layout::Local(_) | Layout::Daemon(_) => vec![&settings.real_dir],
                     Layout::Overlay(overlay) => vec![&settings.real_dir, &overlay.upper_layer],
                 };
                 lasting::find(&state, self, &physical, Stale::Report)
@@ -215,27 +247,27 @@ impl StoreView {
         }
     }
 
-    /// What is physically in the upper layer: files and blocks, nothing of the lower store. For a local store, all of
+    /// What is physically in the upper layer: files and blocks, nothing of the lower store. For another store, all of
     /// it.
     ///
     /// # Errors
     /// If the directory cannot be walked.
     pub fn upper_usage(&self) -> Result<Usage> {
         let directory = match &self.layout {
-            Layout::Local(local) => &local.settings.real_dir,
+            Layout::Local(_) | Layout::Daemon(_) => &self.layout.settings().real_dir,
             Layout::Overlay(overlay) => &overlay.upper_layer,
         };
         usage::measure(directory)
     }
 
-    /// Compares the names in the upper layer (of a local store: in its directory) with what is known of them. Nothing is
+    /// Compares the names in the upper layer (of another store: in its directory) with what is known of them. Nothing is
     /// walked into.
     ///
     /// # Errors
     /// If the layer or a database cannot be read.
     pub fn survey(&self) -> Result<Survey> {
         match self.open_parts() {
-            Parts::Local(database) => {
+            Parts::Local(_) | Parts::Daemon(_) => {
                 let path = &self.layout.settings().real_dir;
                 let entries = match UpperLayer::open(path) {
                     Ok(layer) => Entries::read(layer.fd(), path)?,
@@ -244,7 +276,7 @@ impl StoreView {
                     }
                     Err(error) => return Err(error),
                 };
-                Survey::of(&entries, database.as_ref(), None)
+                Survey::of(&entries, self.upper_metadata(), None)
             }
             Parts::Overlay { upper, layer, lower } => {
                 let entries = match layer {
@@ -263,6 +295,7 @@ impl StoreView {
         })?;
         match parts {
             Parts::Local(database) => ask(database.as_ref()),
+            Parts::Daemon(daemon) => ask(daemon.as_ref()),
             Parts::Overlay { upper, lower, .. } => ask(&Merged {
                 upper: upper.source(),
                 lower: Some(lower.as_ref()),

@@ -100,7 +100,7 @@ pub(crate) fn child() -> Option<ExitCode> {
     options.crash_points = CrashPoints::abort_at(n);
     let stream = match &layout {
         Layout::Overlay(overlay) => overlay.upper_layer.with_file_name("stream"),
-        Layout::Local(local) => local.settings.real_dir.with_file_name("stream"),
+        other => other.settings().real_dir.with_file_name("stream"),
     };
     let mut store = Store::open(layout, options).unwrap();
     match operation.as_str() {

@@ -49,6 +49,11 @@ pub(crate) const TRIALS: &[Named] = &[
         "opening::a_mount_of_the_merged_view_below_is_right_too",
         a_mount_of_the_merged_view_below_is_right_too,
     ),
+    (
+        "opening::a_daemons_store_has_directories_and_is_not_written",
+        a_daemons_store_has_directories_and_is_not_written,
+    ),
+    ("opening::auto_is_whatever_is_there", auto_is_whatever_is_there),
 ];
 
 fn an_unmounted_store_is_refused_and_nothing_is_made() {
@@ -193,4 +198,57 @@ fn a_mount_of_the_merged_view_below_is_right_too() {
     let reference = StoreReference::overlay(&stage.reference(), &upper, &root);
     drop(Store::open(resolve(&reference), OpenOptions::default()).unwrap());
     unmount(&root.join("nix/store"), Detach::Lazily).unwrap();
+}
+
+fn a_daemons_store_has_directories_and_is_not_written() {
+    let socket = std::path::Path::new("/no/such/socket");
+    let below = StoreReference::daemon(Some(socket)).with_path("root", "/mnt");
+    let layout = resolve(&below);
+    assert!(matches!(&layout, Layout::Daemon(daemon) if daemon.socket == socket));
+    let error = Store::open(layout, OpenOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::DaemonStore { .. }), "{error}");
+    assert!(
+        error.to_string().contains("unix:///no/such/socket?root=/mnt"),
+        "{error}"
+    );
+    let above = resolve(&StoreReference::overlay(&below, "/upper", "/root"));
+    assert_eq!(
+        above.layers(),
+        ["/upper", "/mnt/nix/store"].map(std::path::PathBuf::from)
+    );
+    // The daemon's own state directory is as little to be shared as that of a local store.
+    let shared = StoreReference::overlay(&below, "/upper", "/other").with_path("state", "/mnt/nix/var/nix");
+    let error = Layout::resolve(&shared, &Defaults::default()).unwrap_err();
+    assert!(matches!(error, Error::SharedDirectory { .. }), "{error}");
+    let gnu = below.with_param("store", "/gnu/store");
+    let error = Layout::resolve(
+        &StoreReference::overlay(&gnu, "/upper", "/root"),
+        &Defaults::default(),
+    );
+    assert!(matches!(error, Err(Error::StoreDirsDiffer { .. })));
+}
+
+fn auto_is_whatever_is_there() {
+    let top = tempfile::tempdir().unwrap();
+    let there = |name: &str| {
+        fs::write(top.path().join(name), "").unwrap();
+        top.path().join(name)
+    };
+    let is_daemon = |state, socket| {
+        let defaults = Defaults {
+            state_dir: state,
+            daemon_socket: Some(socket),
+            ..Defaults::default()
+        };
+        let (layout, _) = Layout::resolve(&StoreReference::auto(), &defaults).unwrap();
+        match layout {
+            Layout::Daemon(_) => true,
+            Layout::Local(_) => false,
+            Layout::Overlay(_) => panic!("nothing names an overlay"),
+        }
+    };
+    let (state, socket, nothing) = (top.path().to_owned(), there("socket"), top.path().join("nothing"));
+    assert!(!is_daemon(state, socket.clone()));
+    assert!(is_daemon(nothing.clone(), socket));
+    assert!(!is_daemon(nothing.clone(), nothing));
 }

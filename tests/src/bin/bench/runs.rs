@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use superpose_store_path::StoreReference;
+use superpose_tests::StockDaemon;
 
 use crate::Options;
 use crate::cases::{
@@ -30,6 +32,9 @@ pub(crate) const SHORT_RUNS: usize = 41;
 
 /// Where stock Nix takes most of a minute, so many have to do.
 const SLOW_RUNS: usize = 3;
+
+/// How many connections to a daemon both programs may make; its own default is one.
+const SERVED_CONNECTIONS: &str = "2";
 
 /// Everything that is needed to measure.
 #[derive(Debug)]
@@ -66,6 +71,8 @@ pub(crate) struct Side {
     program: Program,
     pub(crate) layers: Layers,
     output: PathBuf,
+    /// Whom the program asks, where it is asked about a store that is served.
+    _daemon: Option<StockDaemon>,
 }
 
 impl Bench {
@@ -148,8 +155,16 @@ impl Side {
         args: &[OsString],
     ) -> Result<Self> {
         let layers = stage.layers(name, place, upper)?;
+        let mut daemon = None;
         let url = match place {
             Place::Of(lower) => stage.store(lower).url().to_string(),
+            Place::Served(lower) => {
+                let daemon = daemon.insert(stage.serve(name, lower)?);
+                StoreReference::daemon(Some(daemon.socket()))
+                    .with_path("root", &stage.store(lower).root)
+                    .with_param("max-connections", SERVED_CONNECTIONS)
+                    .to_string()
+            }
             Place::Over(_) | Place::Memory => layers.url(),
         };
         let args: Vec<OsString> = args
@@ -167,6 +182,7 @@ impl Side {
             program: program.with(&["--store".into(), url.into()]).with(&args),
             output: stage.work.join(format!("{name}.out")),
             layers,
+            _daemon: daemon,
         })
     }
 

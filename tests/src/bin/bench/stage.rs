@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, ensure};
-use superpose_tests::{Scratch, Seeded};
+use superpose_tests::{Scratch, Seeded, StockDaemon};
 
 use crate::Options;
 use crate::cases::{Inputs, Lower, Place, Sizes, Upper};
@@ -27,6 +27,8 @@ pub(crate) struct Stage {
     pub(crate) stores: [Generated; 3],
     pub(crate) inputs: Inputs,
     in_memory: Generated,
+    /// The program of a stock daemon.
+    daemon: PathBuf,
 }
 
 fn stores(work: &Path, sizes: Sizes) -> [Generated; 3] {
@@ -111,13 +113,16 @@ impl Stage {
             memory,
             inputs,
             in_memory,
+            daemon: options.stock.join("bin/nix-daemon"),
         })
     }
 
     /// Makes an overlay store.
     pub(crate) fn layers(&self, name: &str, place: Place, upper: &Upper) -> Result<Layers> {
         let (base, lower) = match place {
-            Place::Over(lower) | Place::Of(lower) => (self.work.as_path(), self.store(lower)),
+            Place::Over(lower) | Place::Of(lower) | Place::Served(lower) => {
+                (self.work.as_path(), self.store(lower))
+            }
             Place::Memory => (self.memory.path(), &self.in_memory),
         };
         let pristine = base.join(format!("{name}.pristine"));
@@ -125,6 +130,12 @@ impl Stage {
         make_upper(&pristine, lower, upper)?;
         let destination = self.memory.join(format!("{name}.copied"));
         Layers::make(&base.join(name), lower, upper, &pristine, &destination)
+    }
+
+    /// Starts a stock daemon before one of the generated stores.
+    pub(crate) fn serve(&self, name: &str, lower: Lower) -> Result<StockDaemon> {
+        let socket = self.memory.join(format!("{name}.socket"));
+        StockDaemon::start_program(&self.daemon, self.store(lower).url().to_string(), &socket)
     }
 
     pub(crate) fn store(&self, lower: Lower) -> &Generated {

@@ -130,7 +130,7 @@ impl Operation {
         let lower = stage.store(Lower::Middle);
         let url: OsString = match (self.takes, self.place) {
             (Takes::Export, _) => layers.destination().into(),
-            (_, Place::Of(_)) => lower.url().to_string().into(),
+            (_, Place::Of(_) | Place::Served(_)) => lower.url().to_string().into(),
             (_, Place::Over(_) | Place::Memory) => layers.url().into(),
         };
         let [trace, output, export] =

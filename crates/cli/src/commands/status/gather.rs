@@ -139,15 +139,16 @@ fn look_at_metadata(layout: &Layout, lower: Lower, status: &mut Status) {
     };
     status.usage = status.keep(view.upper_usage().map_err(Error::from));
     // Opened even if it is not counted: one that cannot be is something wrong.
-    let below = status.keep(view.lower().map_err(Error::from)).flatten();
-    if below.is_some() || matches!(layout, Layout::Local(_)) {
+    let is_whole = status.keep(view.reach().map_err(Error::from)).is_some();
+    let below = view.lower().ok().flatten();
+    if is_whole {
         status.survey = status.keep(view.survey().map_err(Error::from));
     }
     if let Some(survey) = status.survey.take() {
         judge_survey(&survey, layout, status);
         status.survey = Some(survey);
     }
-    if let (Lower::Count, Some(below)) = (lower, below) {
+    if let (Lower::Count, true, Some(below)) = (lower, is_whole, below) {
         status.lower_rows = status.keep(below.count().map_err(Error::from));
     }
 }

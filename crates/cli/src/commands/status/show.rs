@@ -18,6 +18,10 @@ pub(super) fn text(output: &mut Output, layout: &Layout, status: &Status) -> Res
     line("store", &layout.reference())?;
     match layout {
         Layout::Local(_) => line("store directory", &settings.real_dir.display())?,
+        Layout::Daemon(daemon) => {
+            line("daemon", &daemon.socket.display())?;
+            line("store directory", &settings.real_dir.display())?;
+        }
         Layout::Overlay(overlay) => {
             line("merged view", &overlay.merged().display())?;
             line("upper layer", &overlay.upper_layer.display())?;
@@ -55,7 +59,7 @@ pub(super) fn text(output: &mut Output, layout: &Layout, status: &Status) -> Res
         }
         let copied = format_args!("{}, of these {} copied from below", survey.rows, survey.copied);
         match layout {
-            Layout::Local(_) => line("known paths", &survey.rows)?,
+            Layout::Local(_) | Layout::Daemon(_) => line("known paths", &survey.rows)?,
             Layout::Overlay(_) => line("known paths", &copied)?,
         }
     }
@@ -87,6 +91,7 @@ pub(super) fn json(layout: &Layout, status: &Status) -> Value {
     let settings = layout.settings();
     let kind = match layout {
         Layout::Local(_) => "local",
+        Layout::Daemon(_) => "daemon",
         Layout::Overlay(_) => "local-overlay",
     };
     let layers: Vec<_> = layout

@@ -81,6 +81,8 @@ pub(crate) enum Place {
     Over(Lower),
     /// One of the generated stores itself, which is read; what is written goes to a store in memory.
     Of(Lower),
+    /// One of the generated stores behind a stock daemon, which each program has for itself.
+    Served(Lower),
     /// Both layers in memory.
     Memory,
 }
@@ -194,13 +196,15 @@ pub(crate) const GC_MEMORY: &str = "gc-memory";
 pub(crate) const SYNCS: &str = "syncs";
 
 /// The names that `--only` takes, in the order in which they are run; the last four are not a [`Case`].
-pub(crate) const NAMES: [&str; 20] = [
+pub(crate) const NAMES: [&str; 22] = [
     "start",
     "closure-empty",
     "closure-full",
     "closure-sizes",
     "ensure",
     "referrers",
+    "daemon-start",
+    "daemon-closure",
     "add-large",
     "add-many",
     "gc-dead",

@@ -79,6 +79,26 @@ pub(super) fn cases(sizes: Sizes, stores: &[Generated; 3]) -> Vec<Case> {
             ours: words(&["query", "--referrers", &library]),
             proof: Proof::Lines(0),
             target: 12.0,
+            ..recursive.clone()
+        },
+        Case {
+            name: "daemon-start",
+            title: "start, and one `path-info` of a daemon".to_owned(),
+            place: Place::Served(Lower::Middle),
+            restore: Restore::Nothing,
+            stock: ("nix", words(&["path-info", &library])),
+            ours: words(&["path-info", &library]),
+            proof: Proof::Lines(1),
+            target: 8.0,
+            pace: Pace::Short,
+            ..recursive.clone()
+        },
+        Case {
+            name: "daemon-closure",
+            title: format!("`path-info -r` of {closure}, of a daemon (`max-connections=2`)"),
+            place: Place::Served(Lower::Middle),
+            restore: Restore::Nothing,
+            target: 3.0,
             ..recursive
         },
     ]
