@@ -91,10 +91,23 @@ impl Invocation {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn start(mut self) -> Result<Running> {
+    pub fn start(self) -> Result<Running> {
+        self.start_with_input(Stdio::null())
+    }
+
+    /// The same with something to read, or a socket, as its standard input.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_input(mut self, input: Stdio) -> Result<Running> {
         self.command.process_group(0);
         let description = describe(&self.command);
-        Running::start(self.command, description, self.limit)
+        Running::start(self.command, input, description, self.limit)
+    }
+
+    /// The program that is to be run.
+    pub(crate) fn program(&self) -> &OsStr {
+        self.command.get_program()
     }
 
     /// Runs the program to its end, whatever that is.

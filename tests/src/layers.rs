@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The directories of an overlay store in a scratch directory, and its URL.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 
-use crate::{Invocation, OverlayMount, Scratch, superpose};
+use crate::daemon::front;
+use crate::{Invocation, OverlayMount, Scratch, StockDaemon, StockNix, superpose};
 
 /// A lower store, an upper layer and a merged view: `lower`, `upper`, `work` and `merged` in a scratch directory.
 #[derive(Debug)]
@@ -21,6 +23,15 @@ pub struct Layers {
     settings: Vec<(String, OsString)>,
     /// More of the URL of the lower store, where the overlay store names it.
     lower_settings: &'static str,
+    /// What stands before the lower store, where the overlay store names it.
+    front: Option<Front>,
+}
+
+/// A daemon, started when its socket is first named.
+#[derive(Debug)]
+struct Front {
+    stock: StockNix,
+    daemon: OnceLock<StockDaemon>,
 }
 
 /// The names of the directories, which a trial may want to be odd.
@@ -45,7 +56,7 @@ impl Layers {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn named(odd: impl AsRef<std::ffi::OsStr>) -> Result<Self> {
+    pub fn named(odd: impl AsRef<OsStr>) -> Result<Self> {
         let name = |plain: &str| {
             let mut name = OsString::from(plain);
             name.push(odd.as_ref());
@@ -61,6 +72,10 @@ impl Layers {
             },
             settings: Vec::new(),
             lower_settings: "",
+            front: front().map(|stock| Front {
+                stock,
+                daemon: OnceLock::new(),
+            }),
         })
     }
 
@@ -174,12 +189,33 @@ impl Layers {
     pub fn url(&self) -> OsString {
         let mut lower = self.lower_url();
         lower.push(self.lower_settings);
-        self.url_over(&lower)
+        match &self.front {
+            None => self.url_over(&lower),
+            Some(front) => self.url_over(&self.url_behind(front, &lower)),
+        }
+    }
+
+    /// The URL of a daemon that serves a lower store.
+    fn url_behind(&self, front: &Front, lower: &OsStr) -> OsString {
+        let daemon = front.daemon.get_or_init(|| {
+            StockDaemon::start(front.stock, lower, &self.join("daemon")).expect("a daemon can be started")
+        });
+        self.daemon_url(daemon.socket())
+    }
+
+    /// The URL of the lower store by way of a daemon that listens on a socket.
+    #[must_use]
+    pub fn daemon_url(&self, socket: &Path) -> OsString {
+        let mut url = b"unix://".to_vec();
+        url.extend(encoded(socket.as_os_str().as_bytes()));
+        url.extend(b"?root=");
+        url.extend(encoded(self.lower().as_os_str().as_bytes()));
+        OsString::from_vec(url)
     }
 
     /// The URL of the overlay store over some other store.
     #[must_use]
-    pub fn url_over(&self, lower: &std::ffi::OsStr) -> OsString {
+    pub fn url_over(&self, lower: &OsStr) -> OsString {
         let mut url = b"local-overlay://?root=".to_vec();
         url.extend(encoded(self.root().as_os_str().as_bytes()));
         url.extend(b"&lower-store=");

@@ -21,6 +21,7 @@
     reason = "a test harness is configured by its environment"
 )]
 
+mod daemon;
 mod invocation;
 mod layers;
 mod need;
@@ -37,6 +38,7 @@ mod stress;
 mod suite;
 mod tree;
 
+pub use daemon::StockDaemon;
 pub use invocation::{Finished, Invocation};
 pub use layers::{Layers, encoded};
 pub use need::{Machine, Need};

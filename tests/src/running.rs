@@ -27,11 +27,13 @@ pub struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command, description: String, limit: Duration) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    pub(crate) fn start(
+        mut command: Command,
+        input: Stdio,
+        description: String,
+        limit: Duration,
+    ) -> Result<Self> {
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command
             .spawn()
             .with_context(|| format!("starting {description}"))?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use serde_json::json;
 
+use crate::daemon::in_front;
 use crate::{Machine, Need, StockNix, private_mounts};
 
 /// Names the file that the report is written to.
@@ -31,6 +32,15 @@ pub struct Suite {
     machine: Machine,
     trials: Vec<Trial>,
     skipped: Arc<Mutex<Vec<Skipped>>>,
+    /// Set while trials are added of which a daemon is to stand before the lower stores.
+    front: Option<Front>,
+}
+
+/// A daemon before the lower stores, and the trials to which that means nothing.
+#[derive(Debug)]
+struct Front {
+    stock: StockNix,
+    left_out: Vec<&'static str>,
 }
 
 #[derive(Debug)]
@@ -53,11 +63,49 @@ impl Suite {
             machine: Machine::detect(private_mounts),
             trials: Vec::new(),
             skipped: Arc::default(),
+            front: None,
         }
+    }
+
+    /// Adds trials of another suite once more, each with `::daemon` behind its name: with a stock daemon before every
+    /// lower store that they make. Those that are left out are about the lower store itself.
+    ///
+    /// # Panics
+    /// If there is no trial of a name that is left out.
+    pub fn over_daemon(
+        &mut self,
+        stock: StockNix,
+        left_out: &[&'static str],
+        register: impl FnOnce(&mut Self),
+    ) {
+        let left_out = left_out.to_vec();
+        self.front = Some(Front { stock, left_out });
+        register(self);
+        let left = self.front.take().map(|front| front.left_out).unwrap_or_default();
+        assert!(left.is_empty(), "no trials of these names: {left:?}");
     }
 
     /// Adds one trial; [`trials!`](crate::trials) makes the name from the function's.
     pub fn add(
+        &mut self,
+        name: &str,
+        needs: &[Need],
+        body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+    ) {
+        let Some(front) = &mut self.front else {
+            return self.add_as(name, needs, body);
+        };
+        let function = name.rsplit("::").next().unwrap_or(name);
+        if let Some(place) = front.left_out.iter().position(|left_out| *left_out == function) {
+            front.left_out.remove(place);
+            return;
+        }
+        let stock = front.stock;
+        let needs: Vec<Need> = [Need::Stock(stock)].iter().chain(needs).copied().collect();
+        self.add_as(&format!("{name}::daemon"), &needs, move || in_front(stock, body));
+    }
+
+    fn add_as(
         &mut self,
         name: &str,
         needs: &[Need],

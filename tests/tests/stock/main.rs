@@ -11,6 +11,7 @@ mod mounts;
 mod moving;
 mod optimising;
 mod overlay_stores;
+mod serving;
 mod smoke;
 mod stress;
 mod together;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     smoke::register(&mut suite);
     local_stores::register(&mut suite);
     overlay_stores::register(&mut suite);
+    serving::register(&mut suite);
     together::register(&mut suite);
     turns::register(&mut suite);
     stress::register(&mut suite);
