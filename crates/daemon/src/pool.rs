@@ -47,6 +47,8 @@ pub(crate) struct Pool {
 struct State {
     idle: Vec<Idle>,
     asking: usize,
+    /// How many wait for a turn: to wake nobody is a system call too.
+    waiting: usize,
 }
 
 impl Pool {
@@ -131,7 +133,9 @@ impl Pool {
     fn wait_for_turn(&self) -> Turn<'_> {
         let mut state = self.lock();
         while state.asking >= self.most_asking {
+            state.waiting += 1;
             state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
         }
         state.asking += 1;
         Turn { pool: self }
@@ -150,8 +154,13 @@ struct Turn<'p> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.pool.lock().asking -= 1;
-        self.pool.freed.notify_one();
+        let mut state = self.pool.lock();
+        state.asking -= 1;
+        let is_wanted = state.waiting > 0;
+        drop(state);
+        if is_wanted {
+            self.pool.freed.notify_one();
+        }
     }
 }
 

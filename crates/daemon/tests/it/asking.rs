@@ -105,6 +105,37 @@ fn questions_about_derivations() {
     assert_eq!(client.ask(Request::QueryMissing(targets)), Ok(missing));
 }
 
+/// What the database does not know of a derivation is in the derivation.
+#[test]
+fn a_derivation_says_itself_what_is_not_recorded() {
+    let served = Served::start();
+    let derivation = served.add_derivation();
+    let mut client = served.client();
+    let out = Name::new(b"out").unwrap();
+    assert_eq!(
+        client.ask(Request::QueryDerivationOutputMap(derivation.clone())),
+        Ok(BTreeMap::from([(out.clone(), None::<StorePath>)]))
+    );
+    assert_eq!(
+        client.ask(Request::QueryDerivationOutputNames(derivation.clone())),
+        Ok(OutputNames(vec![out]))
+    );
+    let target = DerivedPath::parse(format!("/nix/store/{derivation}!out").as_bytes(), &client.dialect);
+    let missing = Missing {
+        will_build: BTreeSet::from([derivation.clone()]),
+        ..Missing::default()
+    };
+    assert_eq!(
+        client.ask(Request::QueryMissing(vec![target.unwrap()])),
+        Ok(missing)
+    );
+    // The file itself is there.
+    assert_eq!(
+        client.ask(Request::QueryMissing(vec![DerivedPath::Opaque(derivation)])),
+        Ok(Missing::default())
+    );
+}
+
 #[test]
 fn an_archive_is_that_of_the_object() {
     let served = Served::start();

@@ -4,7 +4,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use superpose_worker_protocol::{AddFlags, Operation, RawNar, Request, UnkeyedValidPathInfo, read_reply};
+use superpose_worker_protocol::{
+    AddFlags, Operation, OutputNames, RawNar, Request, UnkeyedValidPathInfo, read_reply,
+};
 
 use crate::served::{Client, Served};
 
@@ -152,6 +154,25 @@ fn an_object_that_became_a_link_is_not_followed() {
     assert_eq!(found, expected);
     assert!(found.windows(11).any(|window| window == b"/etc/passwd"));
     assert!(!found.windows(5).any(|window| window == b"root:"));
+}
+
+/// The same for what is parsed: whoever could plant a link would learn what is in the files of others.
+#[test]
+fn a_derivation_that_became_a_link_is_not_followed() {
+    let served = Served::start();
+    let derivation = served.add_derivation();
+    let object = served.object(&derivation);
+    let elsewhere = served.top.path().join("elsewhere");
+    std::fs::rename(&object, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &object).unwrap();
+    let mut client = served.client();
+    let report = client.fail::<OutputNames>(Request::QueryDerivationOutputNames(derivation.clone()));
+    assert!(report.contains("cannot read the derivation"), "{report}");
+    // A pipe would let the thread wait for ever.
+    std::fs::remove_file(&object).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &object, rustix::fs::Mode::RUSR).unwrap();
+    client.fail::<OutputNames>(Request::QueryDerivationOutputNames(derivation));
+    served.expect_alive();
 }
 
 /// After an error in the middle of an upload the client sends nothing more, and goes on.

@@ -9,7 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use superpose_daemon::{Result, ServeOptions, Server, Socket, StopHandle, UserList};
-use superpose_overlay::store_path::{Defaults, Name, StorePath, StoreReference};
+use superpose_overlay::store_path::{
+    ContentMethod, Defaults, HashAlgorithm, Name, StorePath, StoreReference,
+};
 use superpose_overlay::{AddOptions, Layout, OpenOptions, Source, Store};
 use superpose_worker_protocol::{
     Body, ClientOffer, Dialect, Limits, RemoteError, Request, Trust, WireReader, WireWriter, connect,
@@ -73,6 +75,20 @@ impl Served {
 
     pub(crate) fn client(&self) -> Client {
         Client::greet(self.stream()).unwrap()
+    }
+
+    /// Adds a derivation whose output follows from its content: only it itself says how that is called.
+    pub(crate) fn add_derivation(&self) -> StorePath {
+        let text = br#"Derive([("out","","r:sha256","")],[],[],"x86_64-linux","/bin/sh",[],[("name","floating"),("out","/1rz4g4znpzjwh1xymhjpm42vipw92pr73vdgl6xs1hycac8kf2n9")])"#;
+        let options = AddOptions::source(Name::new(b"floating.drv").unwrap())
+            .with_method(ContentMethod::Text, HashAlgorithm::Sha256);
+        let added = self.other_process().add(Source::Bytes(text), &options);
+        added.unwrap().path
+    }
+
+    /// Where the files of an object are.
+    pub(crate) fn object(&self, path: &StorePath) -> PathBuf {
+        self.top.path().join("store/nix/store").join(path.base_name())
     }
 
     /// The store, opened by somebody else who waits for nobody.
