@@ -305,5 +305,13 @@ fn units_name_what_there_is() -> Result<()> {
             ensure!(is_section || line.contains('='), "{unit}: {line}");
         }
     }
+    let files = ["superpose.service", "superpose.socket"].map(|unit| layers.join(unit));
+    if Path::new("/usr/bin/systemd-analyze").exists() {
+        let verified = Invocation::new("systemd-analyze")
+            .arg("verify")
+            .args(files)
+            .succeed()?;
+        ensure!(!verified.errors().contains("Unknown"), "{verified}");
+    }
     Ok(())
 }
