@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A server that is stopped ends what it has begun, and nothing more.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
-use superpose_worker_protocol::{RawNar, Request};
+use superpose_worker_protocol::{Operation, RawNar, Request, read_reply};
 
 use crate::served::{Served, patient};
 
@@ -51,6 +51,28 @@ fn a_request_in_work_ends_first() {
     let mut rest = Vec::new();
     client.input.get_mut().read_to_end(&mut rest).unwrap();
     assert!(rest.len() > SIZE);
+    served.stop();
+}
+
+/// A request that has begun to arrive is in work.
+#[test]
+fn half_a_request_is_waited_for() {
+    let mut served = Served::start_with(patient());
+    let mut client = served.client();
+    let mut request = superpose_worker_protocol::WireWriter::new(Vec::new());
+    Request::IsValidPath(served.paths[0].clone())
+        .write(&mut request, &client.dialect)
+        .unwrap();
+    let request = request.into_inner();
+    let mut stream = client.out.get_ref().get_ref().try_clone().unwrap();
+    stream.write_all(&request[..20]).unwrap();
+    // Until it has been read.
+    std::thread::sleep(Duration::from_millis(300));
+    served.begin_to_stop();
+    std::thread::sleep(Duration::from_millis(300));
+    stream.write_all(&request[20..]).unwrap();
+    let answer = read_reply::<bool, _>(&mut client.input, Operation::IsValidPath, &client.dialect, |_| {});
+    assert_eq!(answer.unwrap(), Ok(true));
     served.stop();
 }
 
