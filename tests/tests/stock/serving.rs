@@ -247,13 +247,14 @@ fn questions_to_an_overlay_store(stock: StockNix) -> Result<()> {
     let above = store.layers.add_above("above", "above\n", &[&named.library])?;
     let url = PathBuf::from(store.layers.url());
     let both = Both::serve(stock, &store.layers, &url, store.layers.root(), &[])?;
+    // Later on, other questions of stock Nix have copied it up.
+    let words = named.words(QUESTIONS_ABOUT_OUTPUTS[0]);
+    both.client(stock, &both.socket, &words).succeed()?;
+    both.client(stock, both.theirs.socket(), &words).exit_with(1)?;
     both.compare(stock, &named, QUESTIONS)?;
     let words = ["nix-store", "-q", "--references", &above].map(str::to_owned);
     let said = both.client(stock, &both.socket, &words).succeed()?;
     ensure!(said.line()? == named.library, "{said}");
-    let words = named.words(QUESTIONS_ABOUT_OUTPUTS[0]);
-    both.client(stock, &both.socket, &words).succeed()?;
-    both.client(stock, both.theirs.socket(), &words).exit_with(1)?;
     both.stop()?;
     store.expect_whole(stock)
 }
