@@ -95,8 +95,11 @@ impl Invocation {
         self.start_with_input(Stdio::null())
     }
 
-    /// The same with something to read.
-    pub(crate) fn start_with_input(mut self, input: Stdio) -> Result<Running> {
+    /// The same with something to read, or a socket, as its standard input.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_with_input(mut self, input: Stdio) -> Result<Running> {
         self.command.process_group(0);
         let description = describe(&self.command);
         Running::start(self.command, input, description, self.limit)

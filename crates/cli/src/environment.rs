@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use superpose_daemon::Socket;
 use superpose_overlay::OpenOptions;
 use superpose_overlay::store_path::{Defaults, StoreDir};
 
@@ -52,6 +53,12 @@ fn directory(name: &str) -> Result<Option<PathBuf>> {
         ))),
         path => Ok(path),
     }
+}
+
+/// The sockets that a service manager hands over, as systemd does; none without one.
+pub(crate) fn activated_sockets() -> Result<Vec<Socket>> {
+    let (pid, count) = (variable("LISTEN_PID"), variable("LISTEN_FDS"));
+    Ok(Socket::activated(pid.as_deref(), count.as_deref())?)
 }
 
 /// Whether somebody asked for plain text: `NO_COLOR` of any value, or a terminal that knows no more.

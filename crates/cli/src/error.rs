@@ -204,6 +204,15 @@ fn is_not_mounted(report: &mount_check::Report) -> bool {
         if differences.iter().any(|difference| matches!(difference.what, Aspect::NotMounted | Aspect::MountPoint)))
 }
 
+impl From<superpose_daemon::Error> for Error {
+    fn from(error: superpose_daemon::Error) -> Self {
+        match error {
+            superpose_daemon::Error::Store(error) => error.into(),
+            error => Error::failed(error),
+        }
+    }
+}
+
 impl From<metadata::Error> for Error {
     fn from(error: metadata::Error) -> Self {
         superpose_overlay::Error::from(error).into()

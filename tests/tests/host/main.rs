@@ -12,6 +12,7 @@ mod optimising;
 mod references;
 mod roots;
 mod run;
+mod serving;
 mod smoke;
 mod usage;
 
@@ -32,5 +33,6 @@ fn main() -> ExitCode {
     optimising::register(&mut suite);
     roots::register(&mut suite);
     run::register(&mut suite);
+    serving::register(&mut suite);
     suite.run()
 }

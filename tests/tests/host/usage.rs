@@ -18,7 +18,7 @@ pub(crate) fn register(suite: &mut Suite) {
     );
 }
 
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "status",
     "check-mount",
     "mount",
@@ -39,6 +39,7 @@ const COMMANDS: [&str; 26] = [
     "delete",
     "gc",
     "add-root",
+    "serve",
     "optimise",
     "verify",
     "sign",

@@ -14,6 +14,7 @@ mod moving;
 mod optimising;
 mod over_daemon;
 mod overlay_stores;
+mod serving;
 mod smoke;
 mod stress;
 mod together;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     daemons::register(&mut suite);
     over_daemon::register(&mut suite);
     overlay_stores::register(&mut suite);
+    serving::register(&mut suite);
     together::register(&mut suite);
     turns::register(&mut suite);
     stress::register(&mut suite);

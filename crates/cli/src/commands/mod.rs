@@ -23,6 +23,7 @@ mod register_validity;
 mod remount;
 mod restore;
 mod run;
+mod serve;
 mod sign;
 mod status;
 mod umount;
@@ -62,6 +63,7 @@ pub(crate) enum Command {
     AddRoot(add_root::Args),
     Optimise(optimise::Args),
     Verify(verify::Args),
+    Serve(serve::Args),
     Sign(sign::Args),
     DumpDb(dump_db::Args),
     LoadDb(load_db::Args),
@@ -128,6 +130,7 @@ impl Command {
             Command::AddRoot(args) => args.run(context),
             Command::Optimise(args) => args.run(context),
             Command::Verify(args) => args.run(context),
+            Command::Serve(args) => args.run(context),
             Command::Sign(args) => args.run(context),
             Command::DumpDb(args) => args.run(context),
             Command::LoadDb(args) => args.run(context),

@@ -48,6 +48,7 @@ fn every_command_that_needs_arguments_says_so() {
     let stand = Stand::new();
     let need_none = [
         "status",
+        "serve",
         "check-mount",
         "mount",
         "umount",

@@ -79,6 +79,27 @@ pub(crate) fn add_root(
     Ok(auto.path().join(name))
 }
 
+/// Registers `link`, an absolute path, as a root, whatever is or will be there.
+///
+/// # Errors
+/// [`Error::RootRefused`] if it is relative or no path; if it cannot be registered.
+pub(crate) fn add_indirect_root(state: &StateDir, link: &Path) -> Result<()> {
+    let auto = state.create_auto_roots()?;
+    let refused = |found: &str| Error::RootRefused {
+        link: link.to_owned(),
+        expected: "an absolute path",
+        found: found.to_owned(),
+    };
+    if !link.is_absolute() {
+        return Err(refused("a relative one"));
+    }
+    if link.as_os_str().as_bytes().contains(&0) {
+        return Err(refused("one with a NUL"));
+    }
+    let link = link::canonical(link.as_os_str().as_bytes());
+    replace(&auto, auto_name(&link).as_ref(), link.as_os_str(), |_| Ok(()))
+}
+
 /// Removes a link that was made just now, unless it leads elsewhere by now. The other link, to this one, is stale then, and
 /// removed by the next collection.
 pub(crate) fn remove_root(store_dir: &StoreDir, link: &Path, path: &StorePath) {

@@ -256,6 +256,7 @@ impl Store {
         roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path)?;
         let kept = self
             .temp_roots
+            .roots
             .confirm(paths, self.options.wait(), &mut |_| {
                 tracing::info!("waiting for a garbage collection to hear of a root");
             })

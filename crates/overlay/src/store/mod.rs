@@ -12,6 +12,7 @@ mod open;
 mod optimise;
 mod parallel;
 mod place;
+mod protection;
 mod recover;
 mod register;
 mod registration;
@@ -25,6 +26,7 @@ mod verify;
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType};
@@ -41,6 +43,7 @@ pub(crate) use import::total_size;
 pub use import::{Imported, NewObject, ObjectSource};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
+pub use protection::Protection;
 pub use register::Registered;
 pub use registration::{Presence, RegisterOptions};
 pub use repair::{Obstacle, Repaired};
@@ -50,7 +53,6 @@ pub use verify::{Contents, Fault, Note, VerifyOptions, VerifyReport};
 use crate::layout::{Layout, OverlayLayout};
 use crate::mounting::{self, OverlayAttributes, RemountHook};
 use crate::state_dir::StateDir;
-use crate::temp_roots::TempRoots;
 use crate::upper_layer::{Layer, UpperLayer};
 use crate::view::{Merged, StoreView};
 use crate::{Error, Result};
@@ -66,7 +68,7 @@ pub struct Store {
     real: RealDir,
     state: StateDir,
     database: Database,
-    temp_roots: TempRoots,
+    temp_roots: Arc<Protection>,
     /// What an overlay store has and a local store lacks.
     below: Option<Below>,
 }
@@ -205,16 +207,15 @@ impl Store {
         }
     }
 
-    /// Protects paths from every collector until this store is closed.
+    /// Protects paths from every collector until this store is closed, or for as long as the user's own protection
+    /// lasts: [`Store::protect_with`].
     ///
     /// To be called before asking whether they are valid: a path that was valid before it was protected may be gone.
     ///
     /// # Errors
     /// If the temporary roots of this process cannot be written, or a collector does not answer.
     pub fn add_temp_roots(&self, paths: &[StorePath]) -> Result<()> {
-        self.temp_roots.add(paths, self.options.wait(), &mut |_| {
-            tracing::info!("waiting for a garbage collection to end");
-        })
+        self.temp_roots.add(paths, self.options.wait())
     }
 
     fn overlay(&self) -> Result<&Below> {

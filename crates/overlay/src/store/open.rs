@@ -11,7 +11,7 @@ use superpose_metadata::{Database, OpenDatabase};
 use superpose_mount_check::VerifiedMount;
 use superpose_store_path::TrustedKeys;
 
-use super::{Below, MountProof, RealDir, Store};
+use super::{Below, MountProof, Protection, RealDir, Store};
 use crate::crash::CrashPoints;
 use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
@@ -20,7 +20,6 @@ use crate::layout::{self, Layout, LocalLayout, OverlayLayout};
 use crate::marks;
 use crate::mounting::{HOOK_TIME_LIMIT, RemountHook};
 use crate::state_dir::{OWN, StateDir};
-use crate::temp_roots::TempRoots;
 use crate::upper_layer::UpperLayer;
 use crate::view::StoreView;
 use crate::watch::Watch;
@@ -153,7 +152,7 @@ impl Store {
             database.busy_limit = limit;
         }
         let database = Database::open(&database)?;
-        let temp_roots = TempRoots::new(&state, &settings.store_dir);
+        let temp_roots = Protection::new(&state, &settings.store_dir);
         let mut store = Store {
             layout,
             options,

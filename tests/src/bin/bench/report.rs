@@ -5,8 +5,10 @@ use crate::Options;
 use crate::cases::Case;
 use crate::growth::Growth;
 use crate::hashing::Hashing;
+use crate::load::Answered;
 use crate::many_rows::ManyRows;
 use crate::runs::{Bench, Compared, RUNS, Results};
+use crate::serving::{CLIENTS, Loaded};
 use crate::syncs::Syncs;
 use crate::table::{Judgement, Row, Target, mebibytes, memory_text, ratio, table, time_text};
 
@@ -21,6 +23,15 @@ const GROWTH: f64 = 1.2;
 
 /// How much of the speed of a loop that only reads and hashes a verification has to reach.
 const SHARE_OF_LOOP: f64 = 0.85;
+
+/// How much faster a stock client has to be with our server than with the stock daemon.
+const SERVED: f64 = 1.5;
+
+/// How many times longer than the median of a single client the answers to many may take, but for one in a hundred.
+const PATIENCE: f64 = 20.0;
+
+/// What a server may hold at most, in MiB: by itself, and for each connection.
+const SERVER_MEMORY: (f64, f64) = (64.0, 0.25);
 
 /// Prints everything, and tells whether all targets are met.
 pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool {
@@ -89,8 +100,24 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
     let [small, large] = sizes.batches.map(|batch| format!("of {batch}"));
     let syncs: Vec<Row> = results.syncs.iter().map(syncs_row).collect();
     show(&["calls that sync", &small, &large], &syncs);
+    let closure: Vec<Row> = results.served.closure.iter().map(served_closure_row).collect();
+    show(
+        &[
+            "a stock client, medians",
+            "of the stock daemon",
+            "of superpose",
+            "ratio",
+        ],
+        &closure,
+    );
+    let load: Vec<Row> = results.served.load.iter().flat_map(load_rows).collect();
+    show(
+        &["superpose as a server", "rate", "median", "99 %", "all", "ratio"],
+        &load,
+    );
     let mut memory: Vec<Row> = query_memory_row(results).into_iter().collect();
     memory.extend(results.many_rows.iter().map(many_rows_row));
+    memory.extend(results.served.load.iter().map(server_memory_row));
     show(&["superpose alone", "most memory"], &memory);
     if options.judgement() == Judgement::LeftOut {
         println!("\nsmall stores, few runs: no targets are judged");
@@ -179,6 +206,63 @@ fn syncs_row(syncs: &Syncs) -> Row {
         cells: vec![syncs.title.to_owned(), small.to_string(), large.to_string()],
         value: small.abs_diff(large) as f64,
         target: Target::Equal,
+    }
+}
+
+fn served_closure_row(compared: &Compared) -> Row {
+    let (base, ours) = (compared.base.median(), compared.ours.median());
+    let value = ratio(base, ours);
+    Row {
+        cells: vec![
+            "`path-info -r` through a socket".to_owned(),
+            time_text(base),
+            time_text(ours),
+            format!("{value:.1}"),
+        ],
+        value,
+        target: Target::AtLeast(SERVED),
+    }
+}
+
+/// One client; all of them as fast as they can, whose answers wait for each other; all of them at a rate that leaves room.
+fn load_rows(load: &Loaded) -> [Row; 3] {
+    let single = load.single.quantile(0.5);
+    let row = |title: String, answered: &Answered, target| {
+        let value = ratio(answered.quantile(0.99), single);
+        Row {
+            cells: vec![
+                title,
+                format!("{:.0}/s", answered.rate()),
+                time_text(answered.quantile(0.5)),
+                time_text(answered.quantile(0.99)),
+                time_text(answered.quantile(1.0)),
+                format!("{value:.1}"),
+            ],
+            value,
+            target,
+        }
+    };
+    [
+        row("one client".to_owned(), &load.single, Target::None),
+        row(
+            format!("{CLIENTS} clients, closed loop"),
+            &load.closed,
+            Target::None,
+        ),
+        row(
+            format!("{CLIENTS} clients, open loop at {:.0}/s", load.asked),
+            &load.open,
+            Target::AtMost(PATIENCE),
+        ),
+    ]
+}
+
+fn server_memory_row(load: &Loaded) -> Row {
+    let (own, each) = SERVER_MEMORY;
+    Row {
+        cells: vec![format!("a server of {CLIENTS} clients"), memory_text(load.memory)],
+        value: mebibytes(load.memory),
+        target: Target::AtMost(own + each * f64::from(CLIENTS)),
     }
 }
 

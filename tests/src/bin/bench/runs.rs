@@ -19,6 +19,7 @@ use crate::machine;
 use crate::many_rows::ManyRows;
 use crate::measure::{self, Program, Sample};
 use crate::proof::Proof;
+use crate::serving::Served;
 use crate::stage::Stage;
 use crate::stock::Stock;
 use crate::syncs::Syncs;
@@ -56,6 +57,7 @@ pub(crate) struct Results {
     pub(crate) hashing: Option<Hashing>,
     pub(crate) many_rows: Option<ManyRows>,
     pub(crate) syncs: Vec<Syncs>,
+    pub(crate) served: Served,
 }
 
 /// Two programs, or two stores.
@@ -111,6 +113,7 @@ impl Bench {
         if options.wants(SYNCS) {
             results.syncs = Syncs::count(self, options.sizes()).context("case syncs")?;
         }
+        results.served = Served::measure(self, options).context("case of a server")?;
         Ok(results)
     }
 

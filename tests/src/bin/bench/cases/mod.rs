@@ -195,8 +195,14 @@ pub(crate) const GC_MEMORY: &str = "gc-memory";
 /// System calls that sync, of a small and of a large batch.
 pub(crate) const SYNCS: &str = "syncs";
 
+/// A stock client that asks for a closure, of the stock daemon and of our server.
+pub(crate) const SERVE_CLOSURE: &str = "serve-closure";
+
+/// Many clients of our server at once.
+pub(crate) const SERVE_LOAD: &str = "serve-load";
+
 /// The names that `--only` takes, in the order in which they are run; the last four are not a [`Case`].
-pub(crate) const NAMES: [&str; 22] = [
+pub(crate) const NAMES: [&str; 24] = [
     "start",
     "closure-empty",
     "closure-full",
@@ -219,6 +225,8 @@ pub(crate) const NAMES: [&str; 22] = [
     VERIFY_LARGE,
     GC_MEMORY,
     SYNCS,
+    SERVE_CLOSURE,
+    SERVE_LOAD,
 ];
 
 fn words(words: &[&str]) -> Vec<OsString> {
@@ -266,7 +274,7 @@ mod tests {
         };
         let cases = all(Sizes::QUICK, &stores, &inputs);
         let mut names: Vec<&str> = cases.iter().map(|case| case.name).collect();
-        names.extend([SCALE, VERIFY_LARGE, GC_MEMORY, SYNCS]);
+        names.extend([SCALE, VERIFY_LARGE, GC_MEMORY, SYNCS, SERVE_CLOSURE, SERVE_LOAD]);
         assert_eq!(names, NAMES);
     }
 }

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Serves a Nix store to stock Nix clients: the daemon's side of the protocol over Unix sockets.
+//!
+//! A [`Server`] has a store, a local one or an overlay store, and [`ServeOptions`]. Each connection gets a thread; what a
+//! client may do follows from who it is, by the kernel's word ([`UserList`]). An opened store is lent to a connection for
+//! the time of one request: one that is idle holds no lock and no database.
+//!
+//! The crate deliberately does not build or substitute, print, read the environment, handle signals, or speak TCP.
+//!
+//! ```
+//! use superpose_daemon::{ServeOptions, Server, Socket};
+//! use superpose_overlay::store_path::{Defaults, StoreReference};
+//! use superpose_overlay::{Layout, OpenOptions};
+//!
+//! let top = tempfile::tempdir()?;
+//! let (layout, _) = Layout::resolve(&StoreReference::local(top.path()), &Defaults::default())?;
+//! let server = Server::new(layout, OpenOptions::default(), ServeOptions::default())?;
+//! let sockets = [Socket::bind(&top.path().join("socket"))?];
+//! let stop = server.stop_handle();
+//! std::thread::scope(|scope| {
+//!     let running = scope.spawn(|| server.run(&sockets));
+//!     stop.stop();
+//!     running.join().expect("it does not panic")
+//! })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod budget;
+mod connection;
+mod context;
+mod error;
+mod link;
+mod logger;
+mod operations;
+mod options;
+mod peer;
+mod pool;
+mod refusal;
+mod server;
+mod socket;
+mod stream;
+mod watch;
+
+pub use error::{Error, Result};
+pub use options::{Access, MAX_CONNECTIONS, ServeOptions};
+pub use peer::{Peer, UserList};
+pub use server::{Server, StopHandle};
+pub use socket::Socket;

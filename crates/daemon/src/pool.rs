@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Opened stores, lent for the time of one request: an idle connection has none, and holds no lock of the store.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use superpose_overlay::metadata::MetadataSource;
+use superpose_overlay::{Layout, OpenOptions, Store, StoreView};
+
+use crate::error::Result;
+use crate::options::Access;
+
+/// After how long without use an opened store is closed. Open, it keeps its mount busy and other processes from
+/// upgrading its database.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// After how long an opened store is closed although it is in use all the time: it may be mounted anew meanwhile.
+const AGE: Duration = Duration::from_secs(60);
+
+/// A store, opened as the server's access allows.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Store(Box<Store>),
+    View(Box<StoreView>),
+}
+
+#[derive(Debug)]
+struct Idle {
+    opened: Opened,
+    since: Instant,
+    born: Instant,
+}
+
+/// Stores that are open, and how to open more.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    layout: Layout,
+    options: OpenOptions,
+    access: Access,
+    /// How many questions are answered at once; each needs a store of its own, and a processor.
+    most_asking: usize,
+    state: Mutex<State>,
+    freed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<Idle>,
+    asking: usize,
+    /// How many wait for a turn: to wake nobody is a system call too.
+    waiting: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            layout,
+            options,
+            access,
+            most_asking: (2 * processors).max(4),
+            state: Mutex::default(),
+            freed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Asks something that does not take long. Questions of many clients at once wait for each other.
+    pub(crate) fn ask<A>(&self, question: impl FnOnce(&Opened) -> Result<A>) -> Result<A> {
+        let _turn = self.wait_for_turn();
+        let (opened, born) = self.take()?;
+        let answer = question(&opened);
+        self.put(opened, born);
+        answer
+    }
+
+    /// Lends a store for work that may take long; it does not count among the questions. `None`: this server only asks.
+    pub(crate) fn lend(&self) -> Result<Option<(Box<Store>, Instant)>> {
+        if self.access == Access::ReadOnly {
+            return Ok(None);
+        }
+        match self.take()? {
+            (Opened::Store(store), born) => Ok(Some((store, born))),
+            (Opened::View(_), _) => Ok(None),
+        }
+    }
+
+    /// Takes back what was lent.
+    pub(crate) fn put(&self, opened: Opened, born: Instant) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        if state.idle.len() < self.most_asking && now - born < AGE {
+            state.idle.push(Idle {
+                opened,
+                since: now,
+                born,
+            });
+        }
+    }
+
+    /// Closes what was not used for a while; tells whether something is left that will have to be closed.
+    pub(crate) fn close_idle(&self) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let (closing, staying) = std::mem::take(&mut state.idle)
+            .into_iter()
+            .partition(|idle| now - idle.since >= IDLE || now - idle.born >= AGE);
+        state.idle = staying;
+        let is_left = !state.idle.is_empty();
+        drop(state);
+        // Closing takes a while; nobody waits for it.
+        drop::<Vec<Idle>>(closing);
+        is_left
+    }
+
+    fn take(&self) -> Result<(Opened, Instant)> {
+        // The one that was used last: what is not needed grows old.
+        if let Some(idle) = self.lock().idle.pop() {
+            return Ok((idle.opened, idle.born));
+        }
+        let opened = match self.access {
+            Access::ReadWrite => {
+                Opened::Store(Box::new(Store::open(self.layout.clone(), self.options.clone())?))
+            }
+            Access::ReadOnly => Opened::View(Box::new(StoreView::open_verified(&self.layout)?)),
+        };
+        Ok((opened, Instant::now()))
+    }
+
+    fn wait_for_turn(&self) -> Turn<'_> {
+        let mut state = self.lock();
+        while state.asking >= self.most_asking {
+            state.waiting += 1;
+            state = self.freed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.waiting -= 1;
+        }
+        state.asking += 1;
+        Turn { pool: self }
+    }
+
+    /// Nothing is half done while it is held.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody may ask.
+struct Turn<'p> {
+    pool: &'p Pool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.asking -= 1;
+        let is_wanted = state.waiting > 0;
+        drop(state);
+        if is_wanted {
+            self.pool.freed.notify_one();
+        }
+    }
+}
+
+impl Opened {
+    /// Asks what is known of paths.
+    pub(crate) fn with<A>(&self, question: impl FnOnce(&dyn MetadataSource) -> A) -> A {
+        match self {
+            Self::Store(store) => question(&store.metadata()),
+            Self::View(view) => question(view.as_ref()),
+        }
+    }
+}

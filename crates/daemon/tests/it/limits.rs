@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! How many, how much, how long.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use superpose_overlay::store_path::StorePath;
+use superpose_worker_protocol::{Done, RawNar, Request};
+
+use crate::served::{Client, Served, patient, short, trusting_nobody};
+
+/// The next client waits until another one goes.
+#[test]
+fn one_connection_too_many_waits() {
+    let mut options = patient();
+    options.max_connections = 2;
+    let served = Served::start_with(options);
+    let one = served.client();
+    let _other = served.client();
+    let stream = served.stream();
+    stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let error = Client::greet(stream.try_clone().unwrap()).err().unwrap();
+    assert_eq!(error.io_kind(), Some(std::io::ErrorKind::WouldBlock), "{error:?}");
+    drop(one);
+    stream.set_read_timeout(Some(crate::served::LONG)).unwrap();
+    // It has sent its greeting already; the answer comes now.
+    let mut magic = [0; 8];
+    (&stream).read_exact(&mut magic).unwrap();
+    assert_eq!(&magic, b"oixd\0\0\0\0");
+}
+
+/// One user who is not trusted cannot have all of them.
+#[test]
+fn nobody_has_all_connections() {
+    let mut options = trusting_nobody();
+    options.max_connections = 4;
+    let served = Served::start_with(options);
+    let _clients = [served.client(), served.client()];
+    let error = Client::greet(served.stream()).err().unwrap();
+    let superpose_worker_protocol::Error::Refused { report } = error else {
+        panic!("{error:?}");
+    };
+    assert!(report.message.starts_with(b"you have too many connections"));
+}
+
+/// Half a greeting and half a request are given up in time, while a client that says nothing may stay.
+#[test]
+fn half_a_request_is_given_up() {
+    let served = Served::start();
+    let mut silent = served.client();
+    let begun = Instant::now();
+    let mut half = served.stream();
+    half.write_all(b"cxin").unwrap();
+    assert_eq!(half.read(&mut [0; 8]).unwrap_or(0), 0);
+
+    // A byte from time to time does not help.
+    let mut slow = served.client();
+    slow.send(&Request::IsValidPath(served.paths[0].clone()));
+    let stream = slow.out.get_ref().get_ref().try_clone().unwrap();
+    let dripping = std::thread::spawn(move || {
+        let text = [1_u64.to_le_bytes(), 60_u64.to_le_bytes()].concat();
+        text.iter()
+            .take_while(|&&byte| {
+                std::thread::sleep(Duration::from_millis(50));
+                (&stream).write_all(&[byte]).is_ok()
+            })
+            .count()
+    });
+    assert!(dripping.join().unwrap() < 16);
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    served.wait_for_connections(1);
+    std::thread::sleep(2 * short().request_limit);
+    assert_eq!(silent.ask(Request::SyncWithGC), Ok(Done));
+}
+
+/// Who does not take what he asked for loses his connection, and keeps nobody else waiting meanwhile.
+#[test]
+fn a_reader_that_stalls_is_given_up() {
+    let served = Served::start();
+    let mut reader = served.client();
+    let stream = reader.out.get_ref().get_ref().try_clone().unwrap();
+    let path = served.paths[0].clone();
+    let dialect = reader.dialect.clone();
+    let sending = std::thread::spawn(move || {
+        let mut out = superpose_worker_protocol::WireWriter::new(stream);
+        while Request::QueryPathInfo(path.clone())
+            .write(&mut out, &dialect)
+            .is_ok()
+        {}
+    });
+    for _ in 0..20 {
+        served.expect_alive();
+    }
+    sending.join().unwrap();
+    served.wait_for_connections(0);
+    // What had arrived can be read; then it ends.
+    let mut rest = Vec::new();
+    reader.input.get_mut().read_to_end(&mut rest).ok();
+    assert!(!rest.is_empty());
+}
+
+/// Large requests of all clients together are bounded; the one that is too much is told so.
+#[test]
+fn large_requests_share_what_there_is() {
+    let mut options = patient();
+    options.large_messages = 1 << 20;
+    let served = Served::start_with(options);
+    let ask = |count: u32| {
+        let paths: BTreeSet<StorePath> = (0..count)
+            .map(|number| StorePath::from_base_name(format!("{number:0>32}-x").as_bytes()).unwrap())
+            .collect();
+        let mut client = served.client();
+        let request = Request::QueryValidPaths {
+            paths,
+            substitute: false,
+        };
+        let dialect = client.dialect.clone();
+        let stream = client.out.get_ref().get_ref().try_clone().unwrap();
+        let sending = std::thread::spawn(move || {
+            let mut out = superpose_worker_protocol::WireWriter::new(std::io::BufWriter::new(stream));
+            // A server that gives up does not read the rest.
+            request.write(&mut out, &dialect).and_then(|()| out.flush()).ok();
+        });
+        let answer = superpose_worker_protocol::read_reply::<BTreeSet<StorePath>, _>(
+            &mut client.input,
+            superpose_worker_protocol::Operation::QueryValidPaths,
+            &client.dialect,
+            |_| {},
+        );
+        sending.join().unwrap();
+        answer.unwrap()
+    };
+    assert_eq!(ask(10_000), Ok(BTreeSet::new()));
+    let report = ask(30_000).unwrap_err();
+    assert!(
+        String::from_utf8_lossy(&report.message).contains("other large requests"),
+        "{report:?}"
+    );
+    // What was taken was given back.
+    assert_eq!(ask(10_000), Ok(BTreeSet::new()));
+}
+
+/// While an archive waits for its reader nothing of the store is held.
+#[test]
+fn an_archive_that_waits_holds_nothing() {
+    let served = Served::start_with(patient());
+    let path = served.paths[2].clone();
+    let object = served.top.path().join("store/nix/store").join(path.base_name());
+    // Larger than what a socket holds.
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, vec![7; 4 << 20]).unwrap();
+    let mut reader = served.client();
+    assert_eq!(reader.ask(Request::NarFromPath(path)), Ok(RawNar));
+    let mut collector = served.other_process();
+    collector
+        .collect(&superpose_overlay::CollectOptions::default())
+        .unwrap();
+    let mut rest = vec![0; 4 << 20];
+    reader.input.get_mut().read_exact(&mut rest).unwrap();
+}

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Integration tests of superpose-daemon: a server and its clients in one process, over real sockets.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod asking;
+mod hostile;
+mod limits;
+mod protecting;
+mod served;
+mod sockets;
+mod stopping;

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is kept for clients, and what idle clients keep from nobody.
+
+use superpose_overlay::CollectOptions;
+use superpose_worker_protocol::{Done, GcRoot, Request};
+
+use crate::served::{Served, eventually};
+
+/// Temporary roots last as long as the connection, and no longer; a collector meets nothing else of an idle client.
+#[test]
+fn a_client_keeps_what_it_protects_and_nothing_else() {
+    let served = Served::start();
+    let mut one = served.client();
+    let mut other = served.client();
+    assert_eq!(one.ask(Request::AddTempRoot(served.paths[0].clone())), Ok(Done));
+    assert_eq!(other.ask(Request::AddTempRoot(served.paths[1].clone())), Ok(Done));
+
+    // Waits for nothing: were a lock held by one of the idle clients, it would fail.
+    let mut collector = served.other_process();
+    let collected = collector.collect(&CollectOptions::default()).unwrap();
+    assert_eq!(collected.deleted, [served.paths[2].clone()]);
+
+    drop(one);
+    served.wait_for_connections(1);
+    let collected = collector.collect(&CollectOptions::default()).unwrap();
+    assert_eq!(collected.deleted, [served.paths[0].clone()]);
+    assert_eq!(other.ask(Request::IsValidPath(served.paths[1].clone())), Ok(true));
+    assert_eq!(
+        other.ask(Request::IsValidPath(served.paths[0].clone())),
+        Ok(false)
+    );
+}
+
+/// The opened store that a client was lent keeps nothing of that client for the next one.
+#[test]
+fn what_is_kept_goes_with_its_client() {
+    let served = Served::start();
+    let mut one = served.client();
+    let mut other = served.client();
+    // It is lent the opened store last, and protects something while it has it.
+    let link = served
+        .top
+        .path()
+        .join("link")
+        .into_os_string()
+        .into_encoded_bytes();
+    assert_eq!(one.ask(Request::AddTempRoot(served.paths[0].clone())), Ok(Done));
+    assert_eq!(one.ask(Request::AddIndirectRoot(link)), Ok(Done));
+    drop(one);
+    served.wait_for_connections(1);
+    let roots: Vec<GcRoot> = other.ask(Request::FindRoots).unwrap();
+    assert_eq!(roots, []);
+}
+
+/// An indirect root is registered before its link is there, and holds once it is.
+#[test]
+fn an_indirect_root_holds_when_its_link_is_there() {
+    let served = Served::start();
+    let mut client = served.client();
+    let link = served.top.path().join("link");
+    let text = link.clone().into_os_string().into_encoded_bytes();
+    assert_eq!(client.ask(Request::AddIndirectRoot(text.clone())), Ok(Done));
+    let target = format!("/nix/store/{}", served.paths[0]);
+    std::os::unix::fs::symlink(target, &link).unwrap();
+    let roots: Vec<GcRoot> = client.ask(Request::FindRoots).unwrap();
+    assert_eq!(
+        roots,
+        [GcRoot {
+            link: text,
+            path: served.paths[0].clone()
+        }]
+    );
+    for bad in [&b"relative"[..], b"/with/\0nul", b""] {
+        let report = client.fail::<Done>(Request::AddIndirectRoot(bad.to_vec()));
+        assert!(report.contains("absolute path"), "{report}");
+    }
+    let collected = served
+        .other_process()
+        .collect(&CollectOptions::default())
+        .unwrap();
+    assert_eq!(collected.deleted.len(), 2);
+}
+
+/// A store that nobody uses is closed: an administrator can unmount it, and another process upgrade its database.
+#[test]
+fn an_opened_store_does_not_outlive_its_use() {
+    let served = Served::start();
+    let mut client = served.client();
+    assert_eq!(
+        client.ask(Request::IsValidPath(served.paths[0].clone())),
+        Ok(true)
+    );
+    let database = served.top.path().join("store/nix/var/nix/db/db.sqlite");
+    let is_open = || {
+        std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .any(|target| target == database)
+    };
+    assert!(is_open());
+    eventually(|| !is_open());
+    assert_eq!(
+        client.ask(Request::IsValidPath(served.paths[0].clone())),
+        Ok(true)
+    );
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Served stores: the stock client through our server and through the stock daemon, and many clients at once.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use superpose_store_path::StoreDir;
+
+use crate::Options;
+use crate::cases::{Lower, SERVE_CLOSURE, SERVE_LOAD, Sizes};
+use crate::load::{Answered, Load, Pace};
+use crate::measure::{self, Program};
+use crate::runs::{Bench, Compared, RUNS};
+
+/// Clients that ask at once.
+pub(crate) const CLIENTS: u32 = 256;
+
+/// Which part of the rate that is reached is asked for when answers are timed: the clients, each a thread that sleeps and
+/// wakes, share the processors with the server.
+const SHARE: f64 = 0.1;
+
+/// For how long, in seconds.
+const TIMED: f64 = 10.0;
+
+/// What the servers did.
+#[derive(Debug, Default)]
+pub(crate) struct Served {
+    /// A stock client that asks for a closure: through the stock daemon, and through ours.
+    pub(crate) closure: Option<Compared>,
+    pub(crate) load: Option<Loaded>,
+}
+
+/// How our server bore many clients.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) single: Answered,
+    pub(crate) closed: Answered,
+    pub(crate) open: Answered,
+    /// The rate that was asked for, in questions a second.
+    pub(crate) asked: f64,
+    /// The most memory that the server held, in bytes.
+    pub(crate) memory: u64,
+}
+
+/// A server that is ended when this is dropped.
+struct Server {
+    child: Child,
+    socket: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It has no state that a sudden end could hurt, and nobody waits for its answer.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+impl Served {
+    pub(crate) fn measure(bench: &Bench, options: &Options) -> Result<Self> {
+        let mut served = Self::default();
+        if options.wants(SERVE_CLOSURE) {
+            served.closure = Some(closure(bench, options.sizes())?);
+        }
+        if options.wants(SERVE_LOAD) {
+            served.load = Some(load(bench, options)?);
+        }
+        Ok(served)
+    }
+}
+
+fn closure(bench: &Bench, sizes: Sizes) -> Result<Compared> {
+    let store = bench.stage.store(Lower::Large);
+    let root = StoreDir::default().join(&store.root_of(sizes.closure()));
+    let ours = start_ours(bench)?;
+    let theirs = start_theirs(bench)?;
+    let client = |server: &Server| {
+        let url = format!("unix://{}?root={}", server.socket.display(), store.root.display());
+        let words = ["--store", &url, "path-info", "--recursive", &root].map(OsString::from);
+        bench.stock.program("nix").with(&words)
+    };
+    let output = |name: &str| bench.stage.work.join(format!("{name}.served.out"));
+    let mut compared = Compared::default();
+    // The first round does not count.
+    for round in 0..=bench.runs.unwrap_or(RUNS) {
+        for (name, server, samples) in [
+            ("stock", &theirs, &mut compared.base),
+            ("superpose", &ours, &mut compared.ours),
+        ] {
+            let sample = measure::run(&client(server), &output(name))?;
+            if round > 0 {
+                eprintln!("{SERVE_CLOSURE:<14} {name:<10} {:>10.1?}", sample.wall);
+                samples.0.push(sample);
+            }
+        }
+    }
+    let said = [fs::read(output("stock"))?, fs::read(output("superpose"))?];
+    ensure!(said[0] == said[1], "the servers do not agree");
+    let lines = said[0].iter().filter(|&&byte| byte == b'\n').count();
+    ensure!(
+        lines == sizes.closure() as usize,
+        "{lines} paths of {}",
+        sizes.closure()
+    );
+    Ok(compared)
+}
+
+fn load(bench: &Bench, options: &Options) -> Result<Loaded> {
+    let questions = if options.quick { 200 } else { 10_000 };
+    let store = bench.stage.store(Lower::Large);
+    let paths = store.first(options.sizes().closure());
+    let server = start_ours(bench)?;
+    let put_on = |clients, questions, pace| {
+        let load = Load {
+            clients,
+            questions,
+            pace,
+        };
+        load.put_on(&server.socket, &paths)
+    };
+    let single = put_on(1, questions, Pace::Closed)?;
+    let closed = put_on(CLIENTS, questions, Pace::Closed)?;
+    let asked = closed.rate() * SHARE;
+    // Truncated: a number of questions.
+    let each = (asked * TIMED / f64::from(CLIENTS)) as u32;
+    let open = put_on(CLIENTS, each.clamp(10, questions), Pace::Open(asked))?;
+    let memory = peak(&server.child)?;
+    Ok(Loaded {
+        single,
+        closed,
+        open,
+        asked,
+        memory,
+    })
+}
+
+fn start_ours(bench: &Bench) -> Result<Server> {
+    let store = bench.stage.store(Lower::Large);
+    let socket = bench.stage.memory.join("ours.socket");
+    let program = bench.superpose.with(&[
+        "--quiet".into(),
+        "--store".into(),
+        store.root.clone().into(),
+        "serve".into(),
+        "--max-connections".into(),
+        (CLIENTS + 8).to_string().into(),
+        "--socket".into(),
+        socket.clone().into(),
+    ]);
+    let child = command(&program)
+        .stdin(Stdio::null())
+        .spawn()
+        .context("starting a server")?;
+    let server = Server { child, socket };
+    let begun = Instant::now();
+    while UnixStream::connect(&server.socket).is_err() {
+        if begun.elapsed() > Duration::from_secs(10) {
+            bail!("superpose does not serve at {}", server.socket.display());
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(server)
+}
+
+/// The daemon of stock Nix, with a socket that is handed over as service managers do.
+fn start_theirs(bench: &Bench) -> Result<Server> {
+    let store = bench.stage.store(Lower::Large);
+    let socket = bench.stage.memory.join("theirs.socket");
+    let listener = UnixListener::bind(&socket)?;
+    let url = format!("local?root={}", store.root.display());
+    let program = bench
+        .stock
+        .program("nix-daemon")
+        .with(&["--store".into(), url.into()]);
+    let mut shell = Program::new(Path::new("/bin/sh"));
+    shell.env = program.env.clone();
+    let hand_over =
+        r#"export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=nix-daemon.socket; exec "$@" 3<&0 </dev/null"#;
+    shell.args = ["-c", hand_over, "sh"].map(OsString::from).to_vec();
+    shell.args.push(program.path.into());
+    shell.args.extend(program.args);
+    let child = command(&shell)
+        .stdin(OwnedFd::from(listener))
+        .spawn()
+        .context("starting the stock daemon")?;
+    Ok(Server { child, socket })
+}
+
+fn command(program: &Program) -> Command {
+    let mut command = Command::new(&program.path);
+    command
+        .args(&program.args)
+        .envs(program.env.clone())
+        .env_remove("NIX_REMOTE")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+}
+
+/// The most memory that a process held, in bytes.
+fn peak(child: &Child) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kibibytes: u64 = kibibytes.context("VmHWM in kB")?.parse()?;
+    Ok(kibibytes << 10)
+}
