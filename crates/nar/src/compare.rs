@@ -7,13 +7,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat_raw, statat};
+use rustix::fs::{AtFlags, FileType, Stat, fstat, readlinkat_raw, statat};
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::format::{MAX_DEPTH, MAX_TARGET};
 use crate::kind::describe;
 use crate::listing::{Listing, Scratch};
+use crate::open;
 use crate::path::{Trail, object_name};
 use crate::walk::OWNER_EXECUTE;
 
@@ -251,9 +252,8 @@ impl Walk<'_> {
     }
 
     fn directory(&mut self, side: Side, (parent, name, _): Node<'_>) -> Walked<(OwnedFd, Listing)> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(parent, name, flags, Mode::empty())
-            .map_err(|errno| self.failed(side, "open the directory", errno))?;
+        let directory =
+            open::directory(parent, name).map_err(|errno| self.failed(side, "open the directory", errno))?;
         let listing = Listing::read(directory.as_fd(), &mut self.scratch);
         let mut listing = listing.map_err(|errno| self.failed(side, "read the directory", errno))?;
         listing.sort();
@@ -302,10 +302,7 @@ impl Walk<'_> {
     }
 
     fn file(&self, side: Side, (directory, name, _): Node<'_>) -> Walked<(OwnedFd, Stat)> {
-        // Not to block on a fifo that took the place of the file.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let file = openat(directory, name, flags, Mode::empty())
-            .map_err(|errno| self.failed(side, "open the file", errno))?;
+        let file = open::file(directory, name).map_err(|errno| self.failed(side, "open the file", errno))?;
         let stat = fstat(&file).map_err(|errno| self.failed(side, "examine", errno))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Ok((file, stat)),

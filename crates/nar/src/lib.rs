@@ -53,6 +53,7 @@ mod freed;
 mod hashing;
 mod kind;
 mod listing;
+mod open;
 mod path;
 mod pipeline;
 mod reader;

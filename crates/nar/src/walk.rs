@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, fstat, openat, readlinkat_raw, statat};
+use rustix::fs::{AtFlags, FileType, fstat, readlinkat_raw, statat};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::format::{
 };
 use crate::kind::{ObjectKind, TreeStats, describe};
 use crate::listing::{Listing, Scratch};
+use crate::open;
 use crate::path::Trail;
 use crate::stream::{Drain, Stream};
 
@@ -123,9 +124,7 @@ impl<D: Drain, M: Mirror> Walk<D, M> {
         depth: usize,
         (mirror_parent, mirror_name): (&M::Directory, &CStr),
     ) -> Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory =
-            openat(parent, name, flags, Mode::empty()).map_err(self.trail.failed("open the directory"))?;
+        let directory = open::directory(parent, name).map_err(self.trail.failed("open the directory"))?;
         let mut listing = Listing::read(directory.as_fd(), &mut self.scratch)
             .map_err(self.trail.failed("read the directory"))?;
         listing.sort();
@@ -216,9 +215,7 @@ impl<D: Drain, M: Mirror> Walk<D, M> {
     }
 
     fn open_file(&self, parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd> {
-        // Not to block on a fifo that took the place of the file.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        openat(parent, name, flags, Mode::empty()).map_err(self.trail.failed("open the file"))
+        open::file(parent, name).map_err(self.trail.failed("open the file"))
     }
 
     /// Reads a file into the stream, and writes what was read to its copy.

@@ -138,7 +138,7 @@ impl Store {
         Ok(removal)
     }
 
-    fn unlinking<'a>(&'a self, removals: &'a Removals) -> Unlinking<'a> {
+    pub(super) fn unlinking<'a>(&'a self, removals: &'a Removals) -> Unlinking<'a> {
         Unlinking {
             removals,
             watch: &self.options.watch,

@@ -6,7 +6,7 @@
 //! the layer whole and waits in the trash for them.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +48,7 @@ pub(super) struct Duplicate {
     pub(super) path: StorePath,
     /// Whether the upper database knows it.
     has_row: bool,
+    is_directory: bool,
     upper: Identity,
     /// In which of the lower directories the other one is.
     lower_dir: usize,
@@ -197,19 +198,36 @@ impl Store {
         }
         self.require_refreshable()?;
         let trash = Trash::locate(&self.state, &self.overlay()?.upper)?;
-        let moves = same.iter().map(|path| Moved {
-            name: path.base_name().as_bytes().to_vec(),
-            trash: trash.name_for(path),
+        let moves = same.iter().map(|duplicate| Moved {
+            name: duplicate.path.base_name().as_bytes().to_vec(),
+            trash: trash.name_for(&duplicate.path),
             // What lies below must show: through the merged view the kernel would leave a whiteout over it.
             via: Via::UpperLayer,
         });
         let intent = Intent::Deduplication(moves.collect());
         journal.begin(&intent)?;
         self.options.crash_points.reached(CrashPoint::IntentWritten);
-        self.move_out(intent.moves(), Some(&trash))?;
+        let resisting = self.unlink_files(&same, &mut removal)?;
+        // Trees have to wait: their users must go on finding what is in them.
+        let left = intent.moves().iter().zip(&same);
+        let left = left.filter(|(_, duplicate)| duplicate.is_directory || resisting > 0);
+        let left: Vec<Moved> = left.map(|(moved, _)| moved.clone()).collect();
+        self.move_out(&left, Some(&trash))?;
         self.complete(&mut journal, &intent, &mut removal, None)?;
         self.empty_trash(&mut removal, None)?;
-        Ok((same, removal))
+        Ok((
+            same.into_iter().map(|duplicate| duplicate.path).collect(),
+            removal,
+        ))
+    }
+
+    /// Unlinks those duplicates that are a file or a link, and returns how many resist. They need not wait in the trash: whoever uses one holds all of it,
+    /// and whoever opens it next finds the same below, or what the kernel remembers of this one.
+    fn unlink_files(&self, same: &[Duplicate], removal: &mut Removal) -> Result<usize> {
+        let files = same.iter().filter(|duplicate| !duplicate.is_directory);
+        let names: Vec<OsString> = files.map(|file| file.path.base_name().into()).collect();
+        let upper = self.overlay()?.upper.fd();
+        Ok(self.unlinking(&removal.unlinked).all(upper, &names))
     }
 
     /// Sorts out what changed since it was compared, and what a process is adding right now: it has found the path not to be
@@ -219,7 +237,7 @@ impl Store {
         duplicates: Vec<Duplicate>,
         kept: &mut Vec<Kept>,
         threads: NonZero<usize>,
-    ) -> Result<Vec<StorePath>> {
+    ) -> Result<Vec<Duplicate>> {
         let below = self.overlay()?;
         let protected: HashSet<HashPart> = if duplicates.iter().all(|duplicate| duplicate.has_row) {
             HashSet::new()
@@ -242,7 +260,7 @@ impl Store {
             } else if !duplicate.has_row && protected.contains(&duplicate.path.hash_part()) {
                 Reason::InUse
             } else {
-                same.push(duplicate.path);
+                same.push(duplicate);
                 continue;
             };
             kept.push(Kept {
@@ -304,6 +322,7 @@ fn compare(sides: &Sides<'_>, candidate: &Candidate, bytes: &AtomicU64) -> Resul
             Ok(Duplicate {
                 path: candidate.path.clone(),
                 has_row: candidate.upper.is_some(),
+                is_directory: is_directory(&upper),
                 upper: Identity::of(&upper),
                 lower_dir: *place,
                 lower: Identity::of(lower),
