@@ -15,6 +15,7 @@ use superpose_store_path::{
 };
 
 use super::Store;
+use super::contents::write_contents;
 use super::place::{Finished, Placed, Scratch};
 use crate::crash::CrashPoint;
 use crate::upper_layer::Layer;
@@ -32,6 +33,8 @@ pub enum Source<'a> {
     Bytes(&'a [u8]),
     /// An archive.
     Nar(&'a mut dyn Read),
+    /// The contents of a regular file whose length nobody knows before they have come.
+    Contents(&'a mut dyn Read),
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -40,6 +43,7 @@ impl std::fmt::Debug for Source<'_> {
             Source::Path(path) => f.debug_tuple("Path").field(path).finish(),
             Source::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
             Source::Nar(_) => f.write_str("Nar"),
+            Source::Contents(_) => f.write_str("Contents"),
         }
     }
 }
@@ -140,6 +144,15 @@ impl Store {
                     (&parent, name),
                     (store.real.fd(), scratch.name()),
                     &store.restore_options(),
+                    taps,
+                )?)
+            }),
+            Gathered::Contents(mut contents) => self.add_through_scratch(options, |store, scratch, taps| {
+                let place = (store.real.fd(), store.real.path());
+                write_contents(&mut contents, place, scratch.name(), store.options.durability)?;
+                Ok(superpose_nar::hash_object_with(
+                    store.real.fd(),
+                    scratch.name(),
                     taps,
                 )?)
             }),
@@ -280,6 +293,8 @@ enum Gathered<'a> {
     Tree(&'a Path),
     /// An archive that is too large for memory.
     Stream(Box<dyn Read + 'a>),
+    /// Contents that are too large for memory, and of unknown length: an archive would begin with it.
+    Contents(Box<dyn Read + 'a>),
 }
 
 /// Reads small content into memory, as an archive, and decides how large content is read.
@@ -296,6 +311,25 @@ fn gather<'a>(source: Source<'a>, options: &AddOptions) -> Result<Gathered<'a>> 
         }
         (Source::Bytes(bytes), _) => {
             gather_contents(Box::new(bytes), bytes.len() as u64, Path::new("memory"), options)
+        }
+        (Source::Contents(contents), _) => {
+            let mut start = Vec::new();
+            contents
+                .take(BUFFERED as u64 + 1)
+                .read_to_end(&mut start)
+                .map_err(|source| Error::io("read what is to be added from", "the given stream", source))?;
+            if start.len() > BUFFERED {
+                return Ok(Gathered::Contents(Box::new(
+                    io::Cursor::new(start).chain(contents),
+                )));
+            }
+            let size = start.len() as u64;
+            gather_contents(
+                Box::new(io::Cursor::new(start)),
+                size,
+                Path::new("memory"),
+                options,
+            )
         }
         (Source::Nar(nar), ContentMethod::Nar) => gather_archive(nar),
         (Source::Nar(_), _) => Err(Error::UnsupportedMethod {
