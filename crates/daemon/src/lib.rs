@@ -37,6 +37,7 @@ mod options;
 mod peer;
 mod pool;
 mod refusal;
+pub mod remote;
 mod server;
 mod socket;
 mod stream;

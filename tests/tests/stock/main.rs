@@ -4,6 +4,8 @@
 
 mod beside;
 mod collecting;
+mod copying;
+mod daemons;
 mod deleting;
 mod deviations;
 mod local_stores;
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     stress::register(&mut suite);
     mounts::register(&mut suite);
     moving::register(&mut suite);
+    copying::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);

@@ -259,8 +259,14 @@ fn signatures_of_lower_paths_stay_above() {
     store
         .add_signatures(&below, std::slice::from_ref(&signature))
         .unwrap();
-    assert_eq!(info(&store.metadata(), &below).signatures, [signature.clone()]);
-    assert_eq!(info(&stage.view(), &below).signatures, [signature.clone()]);
+    assert_eq!(
+        info(&store.metadata(), &below).signatures,
+        std::slice::from_ref(&signature)
+    );
+    assert_eq!(
+        info(&stage.view(), &below).signatures,
+        std::slice::from_ref(&signature)
+    );
     assert_eq!(stage.lower_tree(), before);
     let nowhere = StorePath::from_base_name(b"00000000000000000000000000000000-nowhere").unwrap();
     store.add_signatures(&nowhere, &[signature]).unwrap_err();
