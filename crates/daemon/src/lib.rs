@@ -29,6 +29,7 @@
 mod budget;
 mod connection;
 mod context;
+mod delegate;
 mod error;
 mod link;
 mod logger;
@@ -43,6 +44,7 @@ mod socket;
 mod stream;
 mod watch;
 
+pub use delegate::Delegate;
 pub use error::{Error, Result};
 pub use options::{Access, MAX_CONNECTIONS, ServeOptions};
 pub use peer::{Peer, UserList};

@@ -15,7 +15,7 @@ use rustix::net::{Shutdown, shutdown};
 use superpose_overlay::store_path::StoreDir;
 use superpose_worker_protocol::{
     Body, ClientOffer, ClientOptions, Dialect, Ending, FramedWriter, Level, Limits, LogFrame, Operation,
-    RemoteError, Request, Trust, WireReader, WireWriter, connect, read_reply, read_until_end,
+    RemoteError, Reply, Request, Trust, WireReader, WireWriter, connect, read_reply, read_until_end,
 };
 
 use super::error::{Error, Result};
@@ -145,6 +145,24 @@ impl Connection {
             _ => read_reply(&mut self.input, request.operation(), &self.dialect, on_log),
         };
         answer.map_err(|source| self.broken(source))
+    }
+
+    /// Passes a request of whatever kind on, and hands over what the daemon says while it works.
+    pub(crate) fn forward(
+        &mut self,
+        request: &Request,
+        on_log: impl FnMut(LogFrame),
+    ) -> Result<Result<Reply, RemoteError>> {
+        let (input, out, dialect) = (&mut self.input, &mut self.out, &self.dialect);
+        let pass = || {
+            request.write(out, dialect)?;
+            out.flush()?;
+            match read_until_end(input, dialect.version, on_log)? {
+                Ending::Failure(report) => Ok(Err(report)),
+                Ending::Success => Reply::read(input, request.operation(), dialect).map(Ok),
+            }
+        };
+        pass().map_err(|source| self.broken(source))
     }
 
     /// Asks many questions at once; the answers are in their order. What is sent and what is answered may each be more than

@@ -21,6 +21,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A program that is to do what this one does not cannot be started.
+    #[error("cannot start '{program}' (see `--delegate`)")]
+    NotStarted {
+        /// The program.
+        program: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// The connection broke, or what came was not understood.
     #[error("the connection to the Nix daemon at '{peer}' failed")]
     Broken {
