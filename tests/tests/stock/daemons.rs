@@ -4,19 +4,21 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result};
+use rustix::net::{Shutdown, shutdown};
 use superpose_tests::StockNix;
 
 /// Stock daemons that serve a store at a socket until this is dropped.
 #[derive(Debug)]
 pub(crate) struct StockDaemon {
-    socket: PathBuf,
+    /// The socket that it listens at.
+    ear: UnixListener,
     stopped: Arc<AtomicBool>,
     children: Arc<Mutex<Vec<Child>>>,
     listener: Option<JoinHandle<()>>,
@@ -26,6 +28,7 @@ impl StockDaemon {
     /// Serves the store of a URL.
     pub(crate) fn start(stock: StockNix, socket: &Path, store: impl Into<OsString>) -> Result<Self> {
         let listener = UnixListener::bind(socket).with_context(|| format!("binding {}", socket.display()))?;
+        let ear = listener.try_clone()?;
         let (stopped, children) = (
             Arc::new(AtomicBool::new(false)),
             Arc::<Mutex<Vec<Child>>>::default(),
@@ -42,7 +45,7 @@ impl StockDaemon {
             }
         });
         Ok(StockDaemon {
-            socket: socket.to_path_buf(),
+            ear,
             stopped,
             children,
             listener: Some(listener),
@@ -64,8 +67,8 @@ fn daemon_of(stock: StockNix, store: &OsString, stream: &UnixStream) -> std::io:
 impl Drop for StockDaemon {
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // It looks at the mark when somebody comes.
-        drop(UnixStream::connect(&self.socket));
+        // It wakes up, whether or not the name of the socket is still there.
+        shutdown(&self.ear, Shutdown::Both).ok();
         if let Some(listener) = self.listener.take() {
             listener.join().ok();
         }

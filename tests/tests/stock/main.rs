@@ -14,6 +14,7 @@ mod moving;
 mod optimising;
 mod overlay_stores;
 mod serving;
+mod serving_writes;
 mod smoke;
 mod stress;
 mod together;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     mounts::register(&mut suite);
     moving::register(&mut suite);
     copying::register(&mut suite);
+    serving_writes::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);
