@@ -59,7 +59,7 @@ impl Delegated {
         let child = Reaped(child);
         let out = ours.try_clone().map_err(unreachable)?;
         let line = ours.try_clone().map_err(unreachable)?;
-        let connection = Connection::over(ours.into(), out.into(), peer, store_dir)?;
+        let connection = Connection::over(ours, out, peer, store_dir)?;
         Ok(Self {
             connection,
             line,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One connection to a daemon, by a socket or by the two ends of a child: the handshake, requests and streams.
+//! One connection to a daemon, one that listens or one that is a child: the handshake, requests and streams.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -57,13 +58,8 @@ impl Connection {
             source,
         };
         let stream = reach(socket).map_err(unreachable)?;
-        set_socket_timeout(&stream, Timeout::Recv, Some(GREETING))
-            .map_err(|source| unreachable(source.into()))?;
         let out = stream.try_clone().map_err(unreachable)?;
-        let mut connection = Self::over(stream.into(), out.into(), peer.clone(), store_dir)?;
-        // What is asked may take as long as it takes: a collection, or a build.
-        set_socket_timeout(connection.input.get_ref().get_ref(), Timeout::Recv, None)
-            .map_err(|source| unreachable(source.into()))?;
+        let mut connection = Self::over(stream, out, peer.clone(), store_dir)?;
         connection.set_options(&ClientOptions {
             verbosity: Level::Error,
             verbose_build: false,
@@ -73,8 +69,15 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Introduces itself to whoever is at the other ends of two descriptors.
-    pub(crate) fn over(input: OwnedFd, out: OwnedFd, peer: String, store_dir: StoreDir) -> Result<Self> {
+    /// Introduces itself to whoever is at the other end of a socket, of which there are two handles.
+    pub(crate) fn over(
+        input: UnixStream,
+        out: UnixStream,
+        peer: String,
+        store_dir: StoreDir,
+    ) -> Result<Self> {
+        let limited = set_socket_timeout(&input, Timeout::Recv, Some(GREETING));
+        let (input, out) = (OwnedFd::from(input), OwnedFd::from(out));
         let buffer = BufReader::with_capacity(BUFFER, File::from(input));
         let mut input = WireReader::new(buffer, Limits::for_replies());
         let mut out = WireWriter::new(BufWriter::with_capacity(BUFFER, File::from(out)));
@@ -82,6 +85,13 @@ impl Connection {
             connect(&mut input, &mut out, &ClientOffer::default(), say).map_err(|source| Error::Broken {
                 peer: peer.clone(),
                 source,
+            })?;
+        // What is asked may take as long as it takes: a collection, or a build.
+        limited
+            .and_then(|()| set_socket_timeout(input.get_ref().get_ref(), Timeout::Recv, None))
+            .map_err(|source| Error::Unreachable {
+                peer: peer.clone(),
+                source: source.into(),
             })?;
         Ok(Self {
             input,
@@ -265,7 +275,7 @@ fn write_all(out: &mut Out, requests: &[Request], dialect: &Dialect) -> Result<(
     out.flush()
 }
 
-/// Ends the connection, so that nobody waits at its other direction. Pipes end with their process.
+/// Ends the connection, so that nobody waits at its other direction.
 fn hang_up(input: &Input) {
     shutdown(input.get_ref().get_ref().as_fd(), Shutdown::Both).ok();
 }

@@ -13,7 +13,7 @@ use crate::store::{SignatureCheck, Store};
 use crate::{Error, Result};
 
 /// An archive up to this size waits in memory, so that what is valid already writes nothing, and many small objects are
-/// unpacked on all cores. A larger one goes to a scratch name as it comes.
+/// unpacked on all cores. A larger one goes to a scratch name as it comes, as does one for which there is no room any more.
 const BUFFERED: u64 = 1 << 20;
 
 /// How many bytes of archives wait in memory at most. Many may upload at once.
@@ -75,8 +75,9 @@ impl Store {
         batch: &mut Vec<Arriving<'_>>,
         meter: &Meter<'_>,
     ) -> Result<bool> {
-        let (mut waiting, mut bytes) = (0, 0_u64);
-        while batch.len() < max_objects() && waiting < MAX_WAITING && bytes < MAX_BYTES {
+        let room = MAX_WAITING.min(self.options.arriving_memory as u64);
+        let (mut waiting, mut bytes) = (0_u64, 0_u64);
+        while batch.len() < max_objects() && bytes < MAX_BYTES {
             meter.watch.go_on()?;
             let next = stream.next_object();
             let Some(mut info) = next.map_err(|source| Error::Upload { source })? else {
@@ -85,7 +86,8 @@ impl Store {
             self.require_signature(&info, signatures)?;
             info.ultimate = false;
             bytes = bytes.saturating_add(info.nar_size);
-            if info.nar_size > 0 && info.nar_size <= BUFFERED {
+            let fits = info.nar_size <= BUFFERED && waiting.saturating_add(info.nar_size) <= room;
+            if info.nar_size > 0 && fits {
                 let mut nar = Vec::new();
                 let read = stream.take(info.nar_size).read_to_end(&mut nar);
                 read.map_err(|source| Error::Upload { source })?;
