@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rusqlite::Connection;
@@ -591,6 +592,33 @@ fn builds_are_handed_to_stock_nix(stock: StockNix) -> Result<()> {
     let broken = instantiated.args(["-E", broken]).succeed()?.line()?.to_owned();
     let failed = realise(&broken).exit_with(1)?;
     ensure!(failed.errors().contains("failed with exit code 3"), "{failed}");
+    // A client that goes in the middle takes the builder with it.
+    let pid = layers.join("pid");
+    let endless = format!(
+        r#"derivation {{ name = "endless"; system = "x86_64-linux"; builder = "/bin/sh";
+             args = [ "-c" "echo $$ > {0}; while read x < {1}; do :; done" ]; }}"#,
+        pid.display(),
+        layers.join("nobody-writes").display()
+    );
+    Invocation::new("mkfifo")
+        .arg(layers.join("nobody-writes"))
+        .succeed()?;
+    let instantiated = stock.program("nix-instantiate").arg("--store").arg(&client);
+    let endless = instantiated.args(["-E", &endless]).succeed()?.line()?.to_owned();
+    let mut building = realise(&endless).start()?;
+    let said = || fs::read_to_string(&pid).is_ok_and(|text| text.ends_with('\n'));
+    building.wait_until("it builds", || Ok(said()))?;
+    let builder = Path::new("/proc").join(fs::read_to_string(&pid)?.trim_end());
+    ensure!(builder.exists());
+    drop(building);
+    let begun = Instant::now();
+    while builder.exists() {
+        ensure!(
+            begun.elapsed() < Duration::from_secs(30),
+            "the builder goes on without its client"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // The clients are gone, and what they kept.
     superpose_at(&url)?
         .args(["verify", "--check-contents"])

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use superpose_overlay::metadata::{MetadataSource, PathInfo, Realisation, RealisationKey, RealisationKind};
 use superpose_overlay::store_path::{ContentMethod, Hash, HashAlgorithm, Name, Signature, StorePath};
-use superpose_overlay::{AddOptions, Error, Layer, ObjectStream, Outcome, SignatureCheck, Source};
+use superpose_overlay::{
+    AddOptions, Error, Layer, ObjectStream, OpenOptions, Outcome, SignatureCheck, Source,
+};
 
 use crate::arriving::{archive, key};
-use crate::importing::{elsewhere, info, outcomes};
+use crate::importing::{elsewhere, info, open_local, outcomes};
 use crate::namespace::Named;
 use crate::stage::{Stage, add_text, add_tree, is_valid, tree};
 
@@ -30,6 +32,10 @@ pub(crate) const LOCAL_TRIALS: &[Named] = &[
     (
         "uploading::objects_are_added_in_the_order_of_the_stream",
         objects_are_added_in_the_order_of_the_stream,
+    ),
+    (
+        "uploading::with_little_memory_more_goes_to_the_disk_at_once",
+        with_little_memory_more_goes_to_the_disk_at_once,
     ),
     (
         "uploading::a_stream_that_fails_leaves_nothing_of_its_batch",
@@ -124,6 +130,30 @@ fn objects_are_added_in_the_order_of_the_stream() {
         assert_eq!(&archive(&store, &expected.path), nar);
     }
     assert_eq!(names(base.path()), 3);
+}
+
+fn with_little_memory_more_goes_to_the_disk_at_once() {
+    let objects = three();
+    let base = tempfile::tempdir().unwrap();
+    let mut options = OpenOptions::default();
+    // The first fits, and then nothing any more.
+    options.arriving_memory = 200;
+    let mut store = open_local(base.path(), options);
+    let mut add = |wrong: usize| {
+        let mut objects = objects.clone();
+        if let Some((info, _)) = objects.get_mut(wrong) {
+            info.nar_hash = Hash::sha256([7; 32]);
+        }
+        let result = store.add_stream(&mut Objects::new(&objects), SignatureCheck::Skipped);
+        (result, names(base.path()))
+    };
+    for wrong in 0..3 {
+        let (result, left) = add(wrong);
+        assert!(matches!(result, Err(Error::HashMismatch { .. })));
+        assert_eq!(left, 0);
+    }
+    let (result, _) = add(usize::MAX);
+    assert_eq!(outcomes(&result.unwrap()), [Outcome::Stored; 3]);
 }
 
 fn a_stream_that_fails_leaves_nothing_of_its_batch() {
