@@ -154,7 +154,7 @@ impl Context {
         )?;
         // After an error of the connection it is of no use, and was dropped.
         self.delegated = Some(delegated);
-        answer.map_err(Error::Delegated)
+        answer.map_err(|report| Error::Delegated(Box::new(report)))
     }
 
     /// Whether the store may be changed at all.

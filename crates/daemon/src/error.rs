@@ -92,10 +92,10 @@ pub enum Error {
     },
     /// The Nix that builds and fetches.
     #[error(transparent)]
-    Delegate(#[from] crate::remote::Error),
+    Delegate(Box<crate::remote::Error>),
     /// What the Nix that builds and fetches says, as it says it.
     #[error("{}", String::from_utf8_lossy(&.0.message))]
-    Delegated(RemoteError),
+    Delegated(Box<RemoteError>),
     /// Large requests and replies of all clients together are bounded.
     #[error(
         "the server is busy with other large requests: expected at most {limit} bytes of them at once; try again"
@@ -128,7 +128,7 @@ impl Error {
     /// The error as a client is told it: one line, causes behind colons.
     pub(crate) fn report(&self) -> RemoteError {
         if let Self::Delegated(report) = self {
-            return report.clone();
+            return RemoteError::clone(report);
         }
         let mut text = self.to_string();
         let mut cause = self.source();
@@ -150,5 +150,11 @@ impl From<superpose_overlay::metadata::Error> for Error {
 impl From<superpose_overlay::nar::Error> for Error {
     fn from(error: superpose_overlay::nar::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<crate::remote::Error> for Error {
+    fn from(error: crate::remote::Error) -> Self {
+        Self::Delegate(Box::new(error))
     }
 }

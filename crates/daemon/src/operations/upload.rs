@@ -4,6 +4,7 @@
 use std::io::{self, Read};
 
 use superpose_overlay::metadata::PathInfo;
+use superpose_overlay::store_path::StorePath;
 use superpose_overlay::{ObjectStream, SignatureCheck};
 use superpose_worker_protocol::{
     AddFlags, AddMultipleReader, Limits, Operation, Reply, Trust, ValidPathInfo,
@@ -21,8 +22,8 @@ pub(super) fn one(
     upload: &mut Upload<'_>,
     context: &mut Context,
 ) -> Result<Reply> {
-    let info = acceptable(info).map_err(|info| Error::NoSize {
-        path: context.store_dir().join(&info.path),
+    let info = acceptable(info).map_err(|path| Error::NoSize {
+        path: context.store_dir().join(&path),
     })?;
     let signatures = signatures(flags, context)?;
     let mut object = One {
@@ -58,9 +59,9 @@ fn signatures(flags: AddFlags, context: &Context) -> Result<SignatureCheck> {
 }
 
 /// An object whose length is not known has no end here, and a real one has one.
-fn acceptable(info: ValidPathInfo) -> Result<PathInfo, ValidPathInfo> {
+fn acceptable(info: ValidPathInfo) -> Result<PathInfo, StorePath> {
     if info.info.nar_size == 0 {
-        return Err(info);
+        return Err(info.path);
     }
     Ok(from_wire(info.path, info.info))
 }
@@ -107,9 +108,9 @@ impl ObjectStream for Many<'_, '_, '_> {
         };
         match acceptable(info) {
             Ok(info) => Ok(Some(info)),
-            Err(info) => Err(io::Error::new(
+            Err(path) => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("the archive of '{}' is announced without its length", info.path),
+                format!("the archive of '{}' is announced without its length", path),
             )),
         }
     }

@@ -84,7 +84,7 @@ impl Connection {
         let session =
             connect(&mut input, &mut out, &ClientOffer::default(), say).map_err(|source| Error::Broken {
                 peer: peer.clone(),
-                source,
+                source: Box::new(source),
             })?;
         // What is asked may take as long as it takes: a collection, or a build.
         limited
@@ -117,7 +117,7 @@ impl Connection {
     pub(crate) fn broken(&self, source: Broken) -> Error {
         Error::Broken {
             peer: self.peer.clone(),
-            source,
+            source: Box::new(source),
         }
     }
 
@@ -228,7 +228,7 @@ impl Connection {
         let peer = self.peer.clone();
         let broken = |source| Error::Broken {
             peer: peer.clone(),
-            source,
+            source: Box::new(source),
         };
         let (input, out, dialect) = (&mut self.input, &mut self.out, &self.dialect);
         let operation: Operation = request.operation();

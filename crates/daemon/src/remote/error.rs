@@ -37,7 +37,7 @@ pub enum Error {
         peer: String,
         /// What happened.
         #[source]
-        source: superpose_worker_protocol::Error,
+        source: Box<superpose_worker_protocol::Error>,
     },
     /// The daemon did not do what it was asked to do.
     #[error("the Nix daemon at '{peer}' says: {message}")]

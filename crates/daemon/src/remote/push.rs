@@ -62,7 +62,7 @@ impl Remote {
             let peer = self.connection.peer().to_owned();
             let broken = |source| Error::Broken {
                 peer: peer.clone(),
-                source,
+                source: Box::new(source),
             };
             self.connection.upload(&request, |stream, dialect| {
                 let mut list = AddMultipleWriter::new(stream, infos.len() as u64, dialect).map_err(broken)?;

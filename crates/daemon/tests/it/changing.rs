@@ -132,6 +132,28 @@ fn after_an_upload_that_is_refused_the_connection_goes_on() {
     assert_eq!(names(&served), before + 2);
 }
 
+/// Most clients read nothing while they send: who waited for one to hear how far it is would wait for ever.
+#[test]
+fn a_client_that_does_not_listen_can_send_much() {
+    let served = Served::start_with(patient());
+    let mut client = served.client();
+    let objects: Vec<_> = (0..1500_u16)
+        .map(|number| {
+            let [high, low] = number.to_be_bytes();
+            let mut object = object(1, &vec![low; 2000]);
+            let mut part = [1; 20];
+            (part[0], part[1]) = (high, low);
+            let name = Name::new(b"object").unwrap();
+            object.0.path = StorePath::from_parts(HashPart::new(part), &name);
+            object
+        })
+        .collect();
+    let bytes = list(&client, &objects);
+    let request = Request::AddMultipleToStore(VOUCHED);
+    assert_eq!(upload(&mut client, &request, &bytes), Ok(()));
+    assert!(is_valid(&mut client, &objects[1499].0.path));
+}
+
 #[test]
 fn content_leads_to_paths() {
     let served = Served::start_with(patient());
