@@ -14,6 +14,7 @@ mod moving;
 mod optimising;
 mod overlay_stores;
 mod serving;
+mod serving_builds;
 mod serving_writes;
 mod smoke;
 mod stress;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     moving::register(&mut suite);
     copying::register(&mut suite);
     serving_writes::register(&mut suite);
+    serving_builds::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);

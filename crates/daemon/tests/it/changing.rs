@@ -11,9 +11,9 @@ use superpose_overlay::store_path::{
     ContentMethod, Hash, HashAlgorithm, HashPart, Name, StorePath, hash_bytes,
 };
 use superpose_worker_protocol::{
-    AddFlags, AddMultipleWriter, AddToStore, Body, BuildMode, CollectGarbage, Collected, DerivedPath, Done,
-    FramedWriter, GcAction, KeyedBuildResult, MethodAlgorithm, RemoteError, Request, UnkeyedValidPathInfo,
-    ValidPathInfo, read_reply,
+    AddFlags, AddMultipleWriter, AddToStore, BasicDerivation, Body, BuildMode, BuildResult, CollectGarbage,
+    Collected, DerivedPath, Done, DrvOutput, FramedWriter, GcAction, KeyedBuildResult, MethodAlgorithm,
+    Realisation, RemoteError, Request, UnkeyedRealisation, UnkeyedValidPathInfo, ValidPathInfo, read_reply,
 };
 
 use crate::served::{Client, Served, eventually, patient, short, trusting_nobody};
@@ -240,6 +240,40 @@ fn who_is_not_trusted_vouches_for_nothing() {
         )))
         .unwrap();
     assert_eq!(found.paths.len(), 3, "{found:?}");
+}
+
+#[test]
+fn who_is_not_trusted_builds_and_records_nothing() {
+    let served = Served::start_with(trusting_nobody());
+    let mut client = served.client();
+    let derivation = BasicDerivation {
+        outputs: Default::default(),
+        input_srcs: BTreeSet::new(),
+        platform: b"builtin".to_vec(),
+        builder: b"/bin/sh".to_vec(),
+        args: Vec::new(),
+        env: Default::default(),
+    };
+    let request = Request::BuildDerivation {
+        path: StorePath::from_parts(HashPart::new([5; 20]), &Name::new(b"name.drv").unwrap()),
+        derivation,
+        mode: BuildMode::Check,
+    };
+    let report = client.fail::<BuildResult>(request);
+    assert!(report.contains("for trusted users only"), "{report}");
+    let realisation = Realisation {
+        id: DrvOutput::HashModulo {
+            hash: Hash::sha256([5; 32]),
+            output: Name::new(b"out").unwrap(),
+        },
+        value: UnkeyedRealisation {
+            path: served.paths[0].clone(),
+            signatures: BTreeSet::new(),
+        },
+        dependencies: Default::default(),
+    };
+    let report = client.fail::<()>(Request::RegisterDrvOutput(realisation));
+    assert!(report.contains("for trusted users only"), "{report}");
 }
 
 #[test]
