@@ -87,6 +87,12 @@ impl Invocation {
         self
     }
 
+    /// The bare command, for a trial that connects the program to something of its own.
+    #[must_use]
+    pub fn into_command(self) -> Command {
+        self.command
+    }
+
     /// Starts the program and lets it run beside the trial, without input.
     ///
     /// # Errors

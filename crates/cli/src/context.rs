@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use superpose_overlay::store_path::StoreReference;
+use superpose_overlay::store_path::{DaemonSettings, StoreKind, StoreReference, StoreSettings};
 use superpose_overlay::{
     Durability, Layout, OpenOptions, OverlayLayout, Store, StoreView, Watch, is_interrupted,
 };
@@ -56,6 +56,31 @@ impl Context {
             warnings.iter().for_each(messages::warning);
         }
         Ok(layout)
+    }
+
+    /// The store of a daemon, if that is what a URL names, or what the command's own names.
+    pub(crate) fn daemon_of(&self, url: Option<&OsStr>) -> Result<Option<DaemonSettings>> {
+        let named = url
+            .map(OsStr::to_owned)
+            .or_else(|| self.global.store.clone())
+            .or_else(environment::store);
+        let Some(url) = named else {
+            return Ok(None);
+        };
+        let (reference, _) = StoreReference::parse(url.as_bytes(), b"/").map_err(Error::usage)?;
+        if !matches!(reference.kind(), StoreKind::Daemon { .. }) {
+            return Ok(None);
+        }
+        let (settings, warnings) = reference
+            .settings(&environment::defaults()?)
+            .map_err(Error::usage)?;
+        if !self.global.quiet {
+            warnings.iter().for_each(messages::warning);
+        }
+        Ok(match settings {
+            StoreSettings::Daemon(settings) => Some(settings),
+            _ => None,
+        })
     }
 
     /// The same for commands that are about the layers and the mount of an overlay store.

@@ -213,6 +213,17 @@ impl From<superpose_daemon::Error> for Error {
     }
 }
 
+impl From<superpose_daemon::remote::Error> for Error {
+    fn from(error: superpose_daemon::remote::Error) -> Self {
+        use superpose_daemon::remote::Error as E;
+        match error {
+            E::Store(error) => error.into(),
+            E::ForeignStore { .. } => Self::usage(error),
+            error => Self::failed(error),
+        }
+    }
+}
+
 impl From<metadata::Error> for Error {
     fn from(error: metadata::Error) -> Self {
         superpose_overlay::Error::from(error).into()

@@ -3,14 +3,16 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use superpose_overlay::metadata::MetadataSource;
 use superpose_overlay::store_path::{StoreDir, StorePath};
 use superpose_overlay::{Layout, LockWait, Protection, Store, Watch};
-use superpose_worker_protocol::{ClientOptions, Dialect, Operation, Trust};
+use superpose_worker_protocol::{ClientOptions, Dialect, Operation, Reply, Request, Trust};
 
 use crate::budget::Share;
+use crate::delegate::Delegated;
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::logger::Logger;
@@ -34,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) logger: Logger,
     /// What is kept for the client until the connection ends; made when it is needed.
     protection: Option<Arc<Protection>>,
+    /// The Nix that builds and fetches for this client, once it was needed. What it keeps it keeps as long.
+    delegated: Option<Delegated>,
     /// Whether the client was told that nothing is kept for it.
     pub(crate) knows_no_protection: bool,
 }
@@ -54,6 +58,7 @@ impl Context {
             options: ClientOptions::default(),
             logger,
             protection: None,
+            delegated: None,
             knows_no_protection: false,
         }
     }
@@ -118,6 +123,38 @@ impl Context {
                 operation: Operation::AddTempRoot,
             }),
         }
+    }
+
+    /// Whether somebody builds and fetches for clients.
+    pub(crate) fn delegates(&self) -> bool {
+        self.shared.options.delegate.is_some() && self.access() == Access::ReadWrite
+    }
+
+    /// Has a request answered by the Nix that builds and fetches. What it makes is seen at once: it writes through the same
+    /// mount and the same database, and whatever looks at them here looks anew for each request.
+    pub(crate) fn delegate(&mut self, request: &Request) -> Result<Reply> {
+        let Some(delegate) = self.shared.options.delegate.as_ref() else {
+            return Err(Error::NotServed {
+                operation: request.operation(),
+            });
+        };
+        let mut delegated = match self.delegated.take() {
+            Some(delegated) => delegated,
+            None => {
+                let url = self.layout().reference().to_string();
+                Delegated::start(delegate, &url, self.store_dir().clone())?
+            }
+        };
+        let (shared, link, logger) = (&self.shared, &self.link, &self.logger);
+        let answer = delegated.forward(
+            request,
+            &self.options,
+            |frame| logger.frame(&frame),
+            || shared.is_cut.load(Ordering::Relaxed) || link.has_hung_up(),
+        )?;
+        // After an error of the connection it is of no use, and was dropped.
+        self.delegated = Some(delegated);
+        answer.map_err(|report| Error::Delegated(Box::new(report)))
     }
 
     /// Whether the store may be changed at all.

@@ -70,11 +70,32 @@ pub enum Error {
         path: String,
     },
     /// A path is not valid here, and nobody here can build or fetch it.
-    #[error("'{path}' would have to be built or fetched, which this server does not do by itself")]
+    #[error(
+        "'{path}' would have to be built or fetched, which this server does not do by itself: start it with \
+         `--delegate nix-daemon` to have an installed Nix do it"
+    )]
     CannotMake {
         /// The path.
         path: String,
     },
+    /// An upload is to replace what is valid. What is right is not replaced, and what is wrong is repaired at once and whole.
+    #[error("objects are not repaired by uploads: see `superpose verify --repair --from STORE`")]
+    RepairByUpload,
+    /// A verification is to repair, and nothing says with what.
+    #[error("a store is not repaired through its server: see `superpose verify --repair --from STORE`")]
+    RepairWithoutSource,
+    /// An object is announced without the length of its archive, so that it would have no end.
+    #[error("the archive of '{path}' is announced without its length: expected its size in bytes, found 0")]
+    NoSize {
+        /// The path.
+        path: String,
+    },
+    /// The Nix that builds and fetches.
+    #[error(transparent)]
+    Delegate(Box<crate::remote::Error>),
+    /// What the Nix that builds and fetches says, as it says it.
+    #[error("{}", String::from_utf8_lossy(&.0.message))]
+    Delegated(Box<RemoteError>),
     /// Large requests and replies of all clients together are bounded.
     #[error(
         "the server is busy with other large requests: expected at most {limit} bytes of them at once; try again"
@@ -106,6 +127,9 @@ impl Error {
 
     /// The error as a client is told it: one line, causes behind colons.
     pub(crate) fn report(&self) -> RemoteError {
+        if let Self::Delegated(report) = self {
+            return RemoteError::clone(report);
+        }
         let mut text = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -126,5 +150,11 @@ impl From<superpose_overlay::metadata::Error> for Error {
 impl From<superpose_overlay::nar::Error> for Error {
     fn from(error: superpose_overlay::nar::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<crate::remote::Error> for Error {
+    fn from(error: crate::remote::Error) -> Self {
+        Self::Delegate(Box::new(error))
     }
 }

@@ -29,6 +29,7 @@
 mod budget;
 mod connection;
 mod context;
+mod delegate;
 mod error;
 mod link;
 mod logger;
@@ -37,11 +38,13 @@ mod options;
 mod peer;
 mod pool;
 mod refusal;
+pub mod remote;
 mod server;
 mod socket;
 mod stream;
 mod watch;
 
+pub use delegate::Delegate;
 pub use error::{Error, Result};
 pub use options::{Access, MAX_CONNECTIONS, ServeOptions};
 pub use peer::{Peer, UserList};

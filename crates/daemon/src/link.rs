@@ -84,6 +84,16 @@ impl Link {
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)
     }
 
+    /// Whether most of what the socket holds for the client was taken.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut fds = [PollFd::new(&self.socket, PollFlags::OUT)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
     /// Sends some bytes, and waits as long as the client may take.
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         let begun = Instant::now();

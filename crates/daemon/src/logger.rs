@@ -87,8 +87,12 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Tells how far it is.
+    /// Tells how far it is, unless the client has no room for it: one that is in the middle of an upload reads nothing until
+    /// what it sends is taken, and who waited for it would take nothing.
     pub(crate) fn progress(&self, done: u64, expected: u64) {
+        if !self.logger.0.out.lock().get_ref().get_ref().has_room() {
+            return;
+        }
         let fields = [done, expected, 0, 0].map(Field::Number);
         self.result(ResultType::Progress, fields.to_vec());
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::delegate::Delegate;
 use crate::peer::UserList;
 
 /// What clients may do to the store.
@@ -34,6 +35,8 @@ pub struct ServeOptions {
     pub allowed_users: UserList,
     /// The group of the users that builds run as, who may never connect: a build must not ask for another one.
     pub build_users_group: Option<String>,
+    /// Who builds and fetches, if anybody does.
+    pub delegate: Option<Delegate>,
     /// How long a client has to introduce itself.
     pub greeting_limit: Duration,
     /// How long a request may take to arrive, without the stream behind it. Idle connections may be idle for ever.
@@ -54,6 +57,7 @@ impl Default for ServeOptions {
             trusted_users: UserList::root_and_self(),
             allowed_users: UserList::everybody(),
             build_users_group: Some("nixbld".to_owned()),
+            delegate: None,
             greeting_limit: Duration::from_secs(20),
             request_limit: Duration::from_secs(60),
             stall_limit: Duration::from_secs(600),

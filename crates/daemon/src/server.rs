@@ -28,6 +28,9 @@ use crate::socket::Socket;
 /// How much stack the thread of a connection may use. Only what is used is ever there.
 const STACK: usize = 2 << 20;
 
+/// How many bytes of what a client uploads are held in memory, for each client. More goes to the disk as it comes.
+const UPLOAD_MEMORY: usize = 2 << 20;
+
 /// How often opened stores that nobody uses are looked for while there are some.
 const TIDY: Duration = Duration::from_secs(1);
 
@@ -92,7 +95,8 @@ impl Server {
     ///
     /// # Errors
     /// If the store cannot be opened.
-    pub fn new(layout: Layout, open: OpenOptions, mut options: ServeOptions) -> Result<Self> {
+    pub fn new(layout: Layout, mut open: OpenOptions, mut options: ServeOptions) -> Result<Self> {
+        open.arriving_memory = open.arriving_memory.min(UPLOAD_MEMORY);
         options.max_connections = options.max_connections.clamp(1, MAX_CONNECTIONS);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| Error::io("make", "an event descriptor", error))?;

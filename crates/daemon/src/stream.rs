@@ -43,6 +43,13 @@ pub(crate) struct Outgoing {
     link: Arc<Link>,
 }
 
+impl Outgoing {
+    /// Whether something small can be sent without waiting.
+    pub(crate) fn has_room(&self) -> bool {
+        self.link.has_room()
+    }
+}
+
 impl Write for Outgoing {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.link.send(bytes)

@@ -29,6 +29,8 @@ struct Shown {
     doing: Doing,
     running: Running,
     last: Instant,
+    /// How much there was to do when it began. Of a stream that is not known, and grows with what is done.
+    announced: u64,
 }
 
 impl ClientWatch {
@@ -59,10 +61,12 @@ impl Watcher for ClientWatch {
                     .logger
                     .start(Level::Info, kind_of(progress.doing), &text, Vec::new()),
                 last: now,
+                announced: progress.all,
             });
         }
         if let Some(shown) = shown.as_mut()
-            && (progress.done == progress.all || now - shown.last >= INTERVAL)
+            && (now - shown.last >= INTERVAL
+                || (progress.done == progress.all && progress.all == shown.announced))
         {
             shown.last = now;
             shown.running.progress(progress.done, progress.all);

@@ -363,6 +363,24 @@ pub enum Error {
         /// The path.
         path: String,
     },
+    /// A store that has no table for what is known of content-addressed derivations.
+    #[error(
+        "cannot record the output '{key}': '{url}' keeps no realisations of this kind, as only a Nix with the experimental \
+         feature ca-derivations makes the table for them"
+    )]
+    NoRealisations {
+        /// The output.
+        key: String,
+        /// The store.
+        url: String,
+    },
+    /// Objects that are sent one after the other do not arrive, or not in the form that they should have.
+    #[error("cannot receive the objects that are sent")]
+    Upload {
+        /// What the stream said.
+        #[source]
+        source: io::Error,
+    },
     /// A stream of exported objects is not one, or ends too early.
     #[error("the stream of exported objects is wrong at byte {offset}: expected {expected}, found {found}")]
     ExportStream {

@@ -95,14 +95,15 @@ impl Watch {
     }
 
     /// Tells how far the work has come.
-    pub(crate) fn progress(&self, progress: &Progress) {
+    pub fn progress(&self, progress: &Progress) {
         if let Some(watcher) = &self.0 {
             watcher.progress(progress);
         }
     }
 
     /// Whether the work is to stop; for loops of several threads that end by themselves.
-    pub(crate) fn wants_to_stop(&self) -> bool {
+    #[must_use]
+    pub fn wants_to_stop(&self) -> bool {
         self.0.as_ref().is_some_and(|watcher| watcher.wants_to_stop())
     }
 
@@ -110,7 +111,7 @@ impl Watch {
     ///
     /// # Errors
     /// [`Error::Stopped`].
-    pub(crate) fn go_on(&self) -> Result<()> {
+    pub fn go_on(&self) -> Result<()> {
         if self.wants_to_stop() {
             return Err(Error::Stopped);
         }

@@ -82,6 +82,7 @@ mod handshake;
 mod limits;
 mod numbered;
 mod operation;
+mod plain;
 mod reply;
 mod request;
 mod stream;
@@ -99,6 +100,7 @@ pub use frame::{
 pub use handshake::{ClientOffer, ServerOffer, Session, Trust, accept, admit, connect, refuse};
 pub use limits::Limits;
 pub use operation::Operation;
+pub use plain::plain;
 pub use reply::{
     Body, Done, GcRoot, Missing, OutputNames, RawNar, Reply, RootPath, Shape, read_reply, write_reply,
 };

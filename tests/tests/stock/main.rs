@@ -5,6 +5,7 @@
 mod backend_suite;
 mod beside;
 mod collecting;
+mod copying;
 mod daemons;
 mod deleting;
 mod deviations;
@@ -15,6 +16,8 @@ mod optimising;
 mod over_daemon;
 mod overlay_stores;
 mod serving;
+mod serving_builds;
+mod serving_writes;
 mod smoke;
 mod stress;
 mod together;
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
     stress::register(&mut suite);
     mounts::register(&mut suite);
     moving::register(&mut suite);
+    copying::register(&mut suite);
+    serving_writes::register(&mut suite);
+    serving_builds::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);

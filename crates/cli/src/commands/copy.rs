@@ -4,11 +4,12 @@
 use std::ffi::OsString;
 
 use serde_json::json;
+use superpose_daemon::remote::Remote;
 use superpose_overlay::{CopyOptions, Recursion, SignatureCheck, Store};
 
 use super::Done;
 use crate::context::Context;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::output::{self, Output};
 use crate::path_arguments::PathArguments;
 use crate::size_text::size_text;
@@ -17,11 +18,12 @@ use crate::trust::TrustArguments;
 /// Copy valid objects, and all that they need, to or from another store
 ///
 /// What the receiving store has already is not copied again, in whichever layer it is. Objects whose path does not follow
-/// from their content need a signature by a trusted key.
+/// from their content need a signature by a trusted key; if the receiving store is a daemon's, by one that the daemon trusts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  superpose copy --from /srv/other /nix/store/26nci8mz5f9aldbsgmalpkj20xyqqd5c-program")]
+  superpose copy --from /srv/other /nix/store/26nci8mz5f9aldbsgmalpkj20xyqqd5c-program
+  superpose copy --to unix:///run/superpose.sock /nix/store/26nci8mz5f9aldbsgmalpkj20xyqqd5c-program")]
 pub(crate) struct Args {
     /// Store paths, base names, or links to store paths
     #[arg(required = true, value_name = "PATH")]
@@ -47,12 +49,14 @@ pub(crate) struct Args {
 
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
+        let daemons = (
+            context.daemon_of(self.from.as_deref())?,
+            context.daemon_of(self.to.as_deref())?,
+        );
         let layout_of = |url: &Option<OsString>| match url {
             Some(url) => context.layout_of(url),
             None => context.layout(),
         };
-        let (from, to) = (layout_of(&self.from)?, layout_of(&self.to)?);
-        let paths = PathArguments::of(&from).many(&self.paths)?;
         let mut options = CopyOptions::default();
         if self.no_recursive {
             options.recursion = Recursion::PathsOnly;
@@ -62,9 +66,37 @@ impl Args {
         }
         let (mut open, user) = context.long_work()?;
         open.trusted_keys = self.trust.keys()?;
-        // First: a database that is read already could not be opened for writing, if both stores have it.
-        let mut store = Store::open(to, open)?;
-        let copied = store.copy_from(context.view_of(from)?, &paths, &options)?;
+        let (dir, copied) = match daemons {
+            (None, None) => {
+                let (from, to) = (layout_of(&self.from)?, layout_of(&self.to)?);
+                let paths = PathArguments::of(&from).many(&self.paths)?;
+                // First: a database that is read already could not be opened for writing, if both stores have it.
+                let mut store = Store::open(to, open)?;
+                let copied = store.copy_from(context.view_of(from)?, &paths, &options)?;
+                (store.dir().clone(), copied)
+            }
+            (Some(daemon), None) => {
+                let to = layout_of(&self.to)?;
+                let paths = PathArguments::of(&to).many(&self.paths)?;
+                let mut remote = Remote::connect(&daemon.socket, daemon.store_dir)?;
+                let mut store = Store::open(to, open)?;
+                let copied = remote.pull(&mut store, &paths, &options)?;
+                (store.dir().clone(), copied)
+            }
+            (None, Some(daemon)) => {
+                let from = layout_of(&self.from)?;
+                let paths = PathArguments::of(&from).many(&self.paths)?;
+                let mut remote = Remote::connect(&daemon.socket, daemon.store_dir)?;
+                let view = context.view_of(from)?;
+                let copied = remote.push(view, &paths, &options, &open.watch)?;
+                (view.layout().store_dir().clone(), copied)
+            }
+            (Some(_), Some(_)) => {
+                return Err(Error::usage(
+                    "both stores are those of daemons: expected that one of them is a store of this machine's directories",
+                ));
+            }
+        };
         user.clear();
         if copied.realisations_left > 0 {
             context.note(format_args!(
@@ -73,7 +105,6 @@ impl Args {
                 copied.realisations_left
             ));
         }
-        let dir = store.dir();
         if self.json {
             let full: Vec<String> = copied.paths.iter().map(|path| dir.join(path)).collect();
             output::json(&json!({

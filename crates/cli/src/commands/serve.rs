@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use superpose_daemon::{Access, MAX_CONNECTIONS, ServeOptions, Server, Socket, StopHandle, UserList};
+use superpose_daemon::{
+    Access, Delegate, MAX_CONNECTIONS, ServeOptions, Server, Socket, StopHandle, UserList,
+};
 
 use super::Done;
 use crate::context::Context;
 use crate::environment;
 use crate::error::{Error, Result};
+use crate::trust::TrustArguments;
 
 /// Serve the store to Nix clients over a Unix socket, as nix-daemon does
 ///
@@ -20,8 +23,9 @@ use crate::error::{Error, Result};
 /// manager hands over are served instead of --socket. SIGINT and SIGTERM end it when requests in work have ended.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Example:
-  superpose serve --socket /run/superpose/socket")]
+Examples:
+  superpose serve --socket /run/superpose/socket
+  superpose serve --socket /run/superpose/socket --delegate nix-daemon")]
 pub(crate) struct Args {
     /// Where to listen; a socket that nobody listens at is replaced
     #[arg(long, value_name = "PATH")]
@@ -38,6 +42,11 @@ pub(crate) struct Args {
     /// Who else may connect
     #[arg(long, value_name = "USERS", default_value = "*")]
     allowed_users: String,
+    /// A nix-daemon that builds and fetches for clients, started on this store where that is needed
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "read_only")]
+    delegate: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArguments,
 }
 
 impl Args {
@@ -52,6 +61,9 @@ impl Args {
         if let Some(users) = &self.trusted_users {
             options.trusted_users = UserList::parse(users);
         }
+        options.delegate = self.delegate.clone().map(Delegate::new);
+        let mut open = context.open_options()?;
+        open.trusted_keys = self.trust.keys()?;
         let mut sockets = environment::activated_sockets()?;
         if sockets.is_empty() {
             let Some(path) = &self.socket else {
@@ -62,7 +74,7 @@ impl Args {
             sockets.push(Socket::bind(path)?);
         }
         allow_many_descriptors();
-        let server = Server::new(layout, context.open_options()?, options)?;
+        let server = Server::new(layout, open, options)?;
         stop_on_signals(server.stop_handle())?;
         for socket in &sockets {
             if let Some(path) = socket.path() {

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What each operation needs, and who does it.
 
+mod add;
 mod archive;
+mod build;
+mod collect;
 mod derivations;
+mod maintain;
 mod missing;
 mod query;
 mod roots;
+mod upload;
 
 use std::io::BufReader;
 
@@ -118,7 +123,30 @@ pub(crate) fn handle(request: Request, context: &mut Context) -> Result<Answer> 
             Reply::Nothing(())
         }
         Request::SyncWithGC => Reply::Done(Done),
-        Request::EnsurePath(path) => query::ensure_path(path, context)?,
+        Request::EnsurePath(path) => build::ensure(path, context)?,
+        request @ (Request::BuildPaths { .. } | Request::BuildPathsWithResults { .. }) => {
+            build::targets(request, context)?
+        }
+        request @ Request::BuildDerivation { .. } => build::derivation(request, context)?,
+        request @ (Request::QueryMissing(_) | Request::QueryValidPaths { substitute: true, .. })
+            if context.delegates() =>
+        {
+            context.delegate(&request)?
+        }
+        Request::AddTextToStore {
+            name,
+            text,
+            references,
+        } => add::text(name, &text, references, context)?,
+        Request::CollectGarbage(request) => collect::garbage(request, context)?,
+        Request::OptimiseStore => maintain::optimise(context)?,
+        Request::VerifyStore {
+            check_contents,
+            repair,
+        } => maintain::verify(check_contents, repair, context)?,
+        Request::AddSignatures { path, signatures } => maintain::sign(&path, signatures, context)?,
+        Request::RegisterDrvOutput(realisation) => maintain::realise(realisation, context)?,
+        Request::AddPermRoot { path, root } => maintain::add_permanent_root(&path, root, context)?,
         Request::QueryReferrers(path) => query::referrers(path, context)?,
         Request::QueryDeriver(path) => query::deriver(path, context)?,
         Request::QueryValidDerivers(path) => query::valid_derivers(path, context)?,
@@ -144,8 +172,13 @@ pub(crate) fn handle(request: Request, context: &mut Context) -> Result<Answer> 
 pub(crate) fn receive(request: Request, upload: &mut Upload<'_>, context: &mut Context) -> Result<Answer> {
     let operation = request.operation();
     admit(operation, context)?;
-    let _ = upload;
-    Err(Error::NotServed { operation })
+    let reply = match request {
+        Request::AddToStore(header) => add::from_stream(header, upload, context)?,
+        Request::AddToStoreNar { info, flags } => upload::one(info, flags, upload, context)?,
+        Request::AddMultipleToStore(flags) => upload::many(flags, upload, context)?,
+        _ => return Err(Error::NotServed { operation }),
+    };
+    Ok(Answer::Reply(reply))
 }
 
 /// A question about one path, as a batch of one.

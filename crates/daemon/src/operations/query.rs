@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use superpose_overlay::metadata::{self, MetadataSource, PathInfo, RealisationKey, RealisationKind};
 use superpose_overlay::store_path::{HashAlgorithm, HashEncoding, HashPart, StoreDir, StorePath};
 use superpose_worker_protocol::{
-    ClientOptions, Done, DrvOutput, Level, Operation, Realisation, RealisationAnswer, Reply, Trust,
+    ClientOptions, DrvOutput, Level, Operation, Realisation, RealisationAnswer, Reply, Trust,
     UnkeyedRealisation, UnkeyedValidPathInfo,
 };
 
@@ -145,19 +145,6 @@ pub(super) fn valid_paths(paths: BTreeSet<StorePath>, context: &Context) -> Resu
     let valid = context.ask(|source| Ok(source.are_valid(&paths)?))?;
     let found = paths.into_iter().zip(valid).filter(|(_, valid)| *valid);
     Ok(Reply::Paths(found.map(|(path, _)| path).collect()))
-}
-
-pub(super) fn ensure_path(path: StorePath, context: &mut Context) -> Result<Reply> {
-    if context.access() == crate::Access::ReadWrite {
-        context.protect(std::slice::from_ref(&path))?;
-    }
-    let valid = context.ask(|source| Ok(source.are_valid(std::slice::from_ref(&path))?))?;
-    if valid == [true] {
-        return Ok(Reply::Done(Done));
-    }
-    Err(Error::CannotMake {
-        path: context.store_dir().join(&path),
-    })
 }
 
 pub(super) fn realisation(id: &DrvOutput, context: &Context) -> Result<Reply> {

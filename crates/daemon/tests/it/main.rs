@@ -5,6 +5,7 @@
 
 mod access;
 mod asking;
+mod changing;
 mod hostile;
 mod limits;
 mod protecting;

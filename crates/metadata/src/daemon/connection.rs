@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use superpose_worker_protocol::{
     Body, ClientOffer, ClientOptions, Dialect, Level, Limits, LogFrame, Operation, RemoteError, Request,
-    WireReader, WireWriter, connect, read_reply,
+    WireReader, WireWriter, connect, plain, read_reply,
 };
 
 use super::OpenDaemon;
 use super::link::{Link, Sender};
-use super::plain::plain;
 use super::socket::{Absent, reach};
 use crate::{Error, Result};
 

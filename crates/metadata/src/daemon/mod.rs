@@ -10,7 +10,6 @@
 mod connection;
 mod link;
 mod options;
-mod plain;
 mod socket;
 mod source;
 mod walk;

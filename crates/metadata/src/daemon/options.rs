@@ -5,10 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use superpose_store_path::StoreDir;
-use superpose_worker_protocol::RemoteError;
+use superpose_worker_protocol::{RemoteError, plain};
 
 use super::connection::Broken;
-use super::plain::plain;
 use crate::Error;
 
 /// How long a daemon that has no room for another client is waited for.

@@ -15,10 +15,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use superpose_store_path::{Hash, HashPart, Name, StoreDir, StorePath};
-use superpose_worker_protocol::{DrvOutput, RealisationAnswer, RemoteError, Request, UnkeyedValidPathInfo};
+use superpose_worker_protocol::{
+    DrvOutput, RealisationAnswer, RemoteError, Request, UnkeyedValidPathInfo, plain,
+};
 
 use super::connection::{Answer, Connection, burst};
-use super::plain::plain;
 use super::socket::Absent;
 use super::{DaemonSource, is_worth_repeating};
 use crate::{

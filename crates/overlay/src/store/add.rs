@@ -15,14 +15,11 @@ use superpose_store_path::{
 };
 
 use super::Store;
+use super::contents::write_contents;
 use super::place::{Finished, Placed, Scratch};
 use crate::crash::CrashPoint;
 use crate::upper_layer::Layer;
 use crate::{Error, Result};
-
-/// Up to this many bytes of archive an object is hashed in memory before anything is written, so that adding what is
-/// valid already writes nothing. Nix's `nar-buffer-size` is the same. Larger objects go to a scratch name first.
-const BUFFERED: usize = 32 << 20;
 
 /// Where the content of a new object comes from.
 pub enum Source<'a> {
@@ -32,6 +29,8 @@ pub enum Source<'a> {
     Bytes(&'a [u8]),
     /// An archive.
     Nar(&'a mut dyn Read),
+    /// The contents of a regular file whose length nobody knows before they have come.
+    Contents(&'a mut dyn Read),
 }
 
 impl std::fmt::Debug for Source<'_> {
@@ -40,6 +39,7 @@ impl std::fmt::Debug for Source<'_> {
             Source::Path(path) => f.debug_tuple("Path").field(path).finish(),
             Source::Bytes(bytes) => f.debug_tuple("Bytes").field(&bytes.len()).finish(),
             Source::Nar(_) => f.write_str("Nar"),
+            Source::Contents(_) => f.write_str("Contents"),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Store {
         }
         let references: Vec<StorePath> = options.references.others.iter().cloned().collect();
         self.add_temp_roots(&references)?;
-        match gather(source, options)? {
+        match gather(source, options, self.options.arriving_memory)? {
             Gathered::Buffer { nar, contents } => self.add_buffered(&nar, contents, options),
             Gathered::Tree(path) => self.add_through_scratch(options, |store, scratch, taps| {
                 let (parent, name) = split_parent(path)?;
@@ -140,6 +140,15 @@ impl Store {
                     (&parent, name),
                     (store.real.fd(), scratch.name()),
                     &store.restore_options(),
+                    taps,
+                )?)
+            }),
+            Gathered::Contents(mut contents) => self.add_through_scratch(options, |store, scratch, taps| {
+                let place = (store.real.fd(), store.real.path());
+                write_contents(&mut contents, place, scratch.name(), store.options.durability)?;
+                Ok(superpose_nar::hash_object_with(
+                    store.real.fd(),
+                    scratch.name(),
                     taps,
                 )?)
             }),
@@ -280,44 +289,73 @@ enum Gathered<'a> {
     Tree(&'a Path),
     /// An archive that is too large for memory.
     Stream(Box<dyn Read + 'a>),
+    /// Contents that are too large for memory, and of unknown length: an archive would begin with it.
+    Contents(Box<dyn Read + 'a>),
 }
 
 /// Reads small content into memory, as an archive, and decides how large content is read.
-fn gather<'a>(source: Source<'a>, options: &AddOptions) -> Result<Gathered<'a>> {
+///
+/// `limit` is how many bytes of archive are small. What is small is hashed before anything is written, so that adding what is
+/// valid already writes nothing.
+fn gather<'a>(source: Source<'a>, options: &AddOptions, limit: usize) -> Result<Gathered<'a>> {
     match (source, options.method) {
-        (Source::Path(path), ContentMethod::Nar) => gather_tree(path),
+        (Source::Path(path), ContentMethod::Nar) => gather_tree(path, limit),
         (Source::Path(path), _) => {
             let file = open_regular(path)?;
             let size = file
                 .metadata()
                 .map_err(|source| Error::io("examine", path, source))?
                 .len();
-            gather_contents(Box::new(file), size, path, options)
+            gather_contents(Box::new(file), size, path, options, limit)
         }
-        (Source::Bytes(bytes), _) => {
-            gather_contents(Box::new(bytes), bytes.len() as u64, Path::new("memory"), options)
+        (Source::Bytes(bytes), _) => gather_contents(
+            Box::new(bytes),
+            bytes.len() as u64,
+            Path::new("memory"),
+            options,
+            limit,
+        ),
+        (Source::Contents(contents), _) => {
+            let mut start = Vec::new();
+            contents
+                .take(limit as u64 + 1)
+                .read_to_end(&mut start)
+                .map_err(|source| Error::io("read what is to be added from", "the given stream", source))?;
+            if start.len() > limit {
+                return Ok(Gathered::Contents(Box::new(
+                    io::Cursor::new(start).chain(contents),
+                )));
+            }
+            let size = start.len() as u64;
+            gather_contents(
+                Box::new(io::Cursor::new(start)),
+                size,
+                Path::new("memory"),
+                options,
+                limit,
+            )
         }
-        (Source::Nar(nar), ContentMethod::Nar) => gather_archive(nar),
+        (Source::Nar(nar), ContentMethod::Nar) => gather_archive(nar, limit),
         (Source::Nar(_), _) => Err(Error::UnsupportedMethod {
             name: options.name.as_str().to_owned(),
         }),
     }
 }
 
-fn gather_tree(path: &Path) -> Result<Gathered<'_>> {
+fn gather_tree(path: &Path, limit: usize) -> Result<Gathered<'_>> {
     let size = fs::statat(fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|source| Error::io("read what is to be added from", path, source))?
         .st_size;
-    if usize::try_from(size).is_ok_and(|size| size > BUFFERED) {
+    if usize::try_from(size).is_ok_and(|size| size > limit) {
         return Ok(Gathered::Tree(path));
     }
-    let mut buffer = Capped(Vec::new());
+    let mut buffer = Capped(Vec::new(), limit);
     match superpose_nar::dump_path(path, &mut buffer) {
         Ok(_) => Ok(Gathered::Buffer {
             nar: buffer.0,
             contents: None,
         }),
-        Err(_) if buffer.0.len() > BUFFERED => Ok(Gathered::Tree(path)),
+        Err(_) if buffer.0.len() > limit => Ok(Gathered::Tree(path)),
         Err(error) => Err(error.into()),
     }
 }
@@ -327,8 +365,9 @@ fn gather_contents<'a>(
     size: u64,
     path: &Path,
     options: &AddOptions,
+    limit: usize,
 ) -> Result<Gathered<'a>> {
-    if size > BUFFERED as u64 {
+    if size > limit as u64 {
         return Ok(Gathered::Stream(Box::new(FileArchive::new(contents, size))));
     }
     let failed = |source| Error::io("read what is to be added from", path, source);
@@ -343,12 +382,12 @@ fn gather_contents<'a>(
     Ok(Gathered::Buffer { nar, contents })
 }
 
-fn gather_archive(nar: &mut dyn Read) -> Result<Gathered<'_>> {
+fn gather_archive(nar: &mut dyn Read, limit: usize) -> Result<Gathered<'_>> {
     let mut start = Vec::new();
-    nar.take(BUFFERED as u64 + 1)
+    nar.take(limit as u64 + 1)
         .read_to_end(&mut start)
         .map_err(|source| Error::io("read the archive from", "the given stream", source))?;
-    if start.len() > BUFFERED {
+    if start.len() > limit {
         return Ok(Gathered::Stream(Box::new(io::Cursor::new(start).chain(nar))));
     }
     // The path follows from the bytes of the archive and of nothing behind it.
@@ -408,12 +447,12 @@ fn split_parent(path: &Path) -> Result<(OwnedFd, OsString)> {
 }
 
 /// Refuses to grow beyond the limit, so that a large tree is noticed early.
-struct Capped(Vec<u8>);
+struct Capped(Vec<u8>, usize);
 
 impl Write for Capped {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.extend_from_slice(bytes);
-        if self.0.len() > BUFFERED {
+        if self.0.len() > self.1 {
             Err(io::ErrorKind::FileTooLarge.into())
         } else {
             Ok(bytes.len())

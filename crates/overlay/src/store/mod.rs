@@ -3,6 +3,7 @@
 
 mod add;
 mod behind;
+mod contents;
 mod copy;
 mod delete;
 mod gc;
@@ -40,7 +41,7 @@ pub use copy::{Copied, CopyOptions, Recursion};
 pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use gc::{CollectAction, CollectOptions, Collected};
 pub(crate) use import::total_size;
-pub use import::{Imported, NewObject, ObjectSource};
+pub use import::{Imported, NewObject, ObjectSource, ObjectStream};
 pub use open::{Durability, OpenOptions, is_interrupted};
 pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use protection::Protection;

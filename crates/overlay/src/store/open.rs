@@ -25,6 +25,9 @@ use crate::view::StoreView;
 use crate::watch::Watch;
 use crate::{Error, Result};
 
+/// How many bytes of an object that arrives are held in memory. Nix's `nar-buffer-size` is the same.
+const ARRIVING: usize = 32 << 20;
+
 /// Whether what is added survives a power cut.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Durability {
@@ -50,6 +53,9 @@ pub struct OpenOptions {
     pub wait_limit: Option<Duration>,
     /// How long a remount hook may run.
     pub hook_limit: Duration,
+    /// How many bytes of an object that arrives are held in memory, so that one that is valid already is not written at all.
+    /// What is larger is written first, under a scratch name.
+    pub arriving_memory: usize,
     /// Who sees how far long work has come, and may stop it.
     pub watch: Watch,
     /// Whose signatures count.
@@ -64,6 +70,7 @@ impl Default for OpenOptions {
             durability: Durability::default(),
             wait_limit: None,
             hook_limit: HOOK_TIME_LIMIT,
+            arriving_memory: ARRIVING,
             watch: Watch::default(),
             trusted_keys: TrustedKeys::default(),
             crash_points: CrashPoints::default(),

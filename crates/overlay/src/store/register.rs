@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use std::io::{self, Read};
 
 use rustix::fs::{self, Mode, OFlags};
-use superpose_metadata::{Database, MetadataSource, PathInfo};
+use superpose_metadata::{Database, MetadataSource, PathInfo, Realisation};
 use superpose_store_path::{Signature, StorePath};
 
 use super::{Durability, RealDir, Store};
-use crate::Result;
 use crate::view::StoreView;
+use crate::{Error, Result};
 
 /// A derivation is read whole when it is registered; the largest known are a few MiB.
 const MAX_DERIVATION: u64 = 256 << 20;
@@ -63,10 +63,51 @@ impl Store {
         self.write(&[], infos, &[])
     }
 
-    /// Adds signatures to valid paths, whose closures become known to the upper database with that.
-    pub(super) fn add_signatures(&mut self, signed: &[(StorePath, Signature)]) -> Result<()> {
+    /// Adds signatures to a valid path, whose closure becomes known to the upper database with that. They are not looked
+    /// at: whose signatures count is asked where it matters.
+    ///
+    /// # Errors
+    /// A path that is valid in no layer; nothing is written then.
+    pub fn add_signatures(&mut self, path: &StorePath, signatures: &[Signature]) -> Result<()> {
+        self.add_temp_roots(std::slice::from_ref(path))?;
+        let signed: Vec<(StorePath, Signature)> = signatures
+            .iter()
+            .map(|signature| (path.clone(), signature.clone()))
+            .collect();
+        self.write_signatures(std::slice::from_ref(path), &signed)
+    }
+
+    /// Records which outputs of content-addressed derivations paths turned out to be, all or none of them. The paths become
+    /// known to the upper database. Signatures are not looked at.
+    ///
+    /// # Errors
+    /// A path that is valid in no layer; another path that is known for the same output; a store that keeps no realisations
+    /// of the kind, as it was never used with content-addressed derivations.
+    pub fn register_realisations(&mut self, realisations: &[Realisation]) -> Result<()> {
+        for realisation in realisations {
+            if !self.database.keeps_realisations(realisation.key.kind)? {
+                return Err(Error::NoRealisations {
+                    key: realisation.key.to_string(),
+                    url: self.layout.reference().to_string(),
+                });
+            }
+        }
+        let paths: Vec<StorePath> = realisations
+            .iter()
+            .map(|realisation| realisation.output_path.clone())
+            .collect();
+        self.ensure(&paths)?;
+        Ok(self.database.register_realisations(realisations)?)
+    }
+
+    /// Adds signatures to valid and protected paths.
+    pub(super) fn sign_protected(&mut self, signed: &[(StorePath, Signature)]) -> Result<()> {
         let paths: Vec<StorePath> = signed.iter().map(|(path, _)| path.clone()).collect();
-        self.write(&paths, &[], signed)?;
+        self.write_signatures(&paths, signed)
+    }
+
+    fn write_signatures(&mut self, paths: &[StorePath], signed: &[(StorePath, Signature)]) -> Result<()> {
+        self.write(paths, &[], signed)?;
         if self.options.durability == Durability::Synced {
             self.database.sync()?;
         }

@@ -95,7 +95,7 @@ impl Store {
             }
         }
         if !signed.is_empty() {
-            self.add_signatures(&signed)?;
+            self.sign_protected(&signed)?;
         }
         Ok(signed.len())
     }

@@ -198,7 +198,10 @@ impl StoreView {
     }
 
     /// Opens the directory in which all objects of the store are.
-    pub(crate) fn open_objects(&self) -> Result<OwnedFd> {
+    ///
+    /// # Errors
+    /// If there is none, or it is reached through a symbolic link.
+    pub fn open_objects(&self) -> Result<OwnedFd> {
         layout::open_store_directory(&self.layout.settings().real_dir)
     }
 

@@ -32,6 +32,7 @@ mod optimising;
 mod optimising_beside;
 mod repairing;
 mod stage;
+mod uploading;
 mod verifying;
 
 use std::process::ExitCode;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         optimising::TRIALS,
         optimising_beside::TRIALS,
         repairing::TRIALS,
+        uploading::TRIALS,
         verifying::TRIALS,
     ]
     .concat();
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         collecting::LOCAL_TRIALS,
         importing::LOCAL_TRIALS,
         moving::LOCAL_TRIALS,
+        uploading::LOCAL_TRIALS,
     ]
     .concat();
     namespace::run(&mounting, &local)

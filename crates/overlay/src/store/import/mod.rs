@@ -5,6 +5,7 @@
 mod check;
 mod stream;
 mod unpack;
+mod upload;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ use superpose_nar::RestoreOptions;
 use superpose_store_path::StorePath;
 
 use self::unpack::{Site, unpack};
+pub use self::upload::ObjectStream;
 use super::add::Outcome;
 use super::open::Durability;
 use super::place::{Finished, Scratch};
@@ -102,6 +104,19 @@ struct Arriving<'a> {
     /// Under what name it is unpacked.
     scratch: Option<Scratch>,
     outcome: Option<Outcome>,
+}
+
+impl<'a> Arriving<'a> {
+    /// An object of which everything is known.
+    fn known(info: PathInfo, source: Option<ObjectSource<'a>>) -> Self {
+        Arriving {
+            info,
+            nar_is_known: true,
+            source,
+            scratch: None,
+            outcome: None,
+        }
+    }
 }
 
 /// How far everything has come, for several threads.
@@ -191,13 +206,7 @@ impl Store {
                 self.require_signature(&info, signatures)?;
                 info.ultimate = false;
                 bytes = bytes.saturating_add(info.nar_size);
-                batch.push(Arriving {
-                    info,
-                    nar_is_known: true,
-                    source: Some(source),
-                    scratch: None,
-                    outcome: None,
-                });
+                batch.push(Arriving::known(info, Some(source)));
             }
             if batch.is_empty() {
                 return Ok(imported);
@@ -252,18 +261,12 @@ impl Store {
             arriving.scratch = scratches.next();
         }
         let is_lone = new.len() == 1 && packed == 1;
-        let site = Site {
-            real: self.real.fd(),
-            real_path: self.real.path(),
-            store_dir: self.dir(),
-            // A lone object is made durable by itself, many with their whole file system.
-            restore: if is_lone {
-                self.restore_options()
-            } else {
-                RestoreOptions::default()
-            },
-            crash_points: &self.options.crash_points,
-        };
+        // A lone object is made durable by itself, many with their whole file system.
+        let site = self.site(if is_lone {
+            self.restore_options()
+        } else {
+            RestoreOptions::default()
+        });
         unpack(&site, &mut new, meter)?;
         if !is_lone && self.options.durability == Durability::Synced {
             fs::syncfs(self.real.fd())
@@ -283,6 +286,17 @@ impl Store {
             arriving.outcome = Some(placed.into());
         }
         Ok(())
+    }
+
+    /// Where objects are unpacked.
+    fn site(&self, restore: RestoreOptions) -> Site<'_> {
+        Site {
+            real: self.real.fd(),
+            real_path: self.real.path(),
+            store_dir: self.dir(),
+            restore,
+            crash_points: &self.options.crash_points,
+        }
     }
 
     /// Protects what arrives and what it refers to, and finds out what of it is valid already.

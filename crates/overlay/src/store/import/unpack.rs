@@ -72,7 +72,22 @@ pub(super) fn unpack(site: &Site<'_>, objects: &mut [&mut Arriving<'_>], meter: 
 }
 
 fn unpack_one(site: &Site<'_>, arriving: &mut Arriving<'_>) -> Result<()> {
-    let (Some(scratch), Some(source)) = (&arriving.scratch, arriving.source.take()) else {
+    match arriving.source.take() {
+        Some(source) => unpack_from(site, arriving, source),
+        None => Ok(()),
+    }
+}
+
+/// Unpacks an object that has a scratch name from `source`, and compares it with what is known of it, or fills that in.
+///
+/// # Errors
+/// If it is not what is known of it, or cannot be written.
+pub(super) fn unpack_from(
+    site: &Site<'_>,
+    arriving: &mut Arriving<'_>,
+    source: ObjectSource<'_>,
+) -> Result<()> {
+    let Some(scratch) = &arriving.scratch else {
         return Ok(());
     };
     let limit = (arriving.nar_is_known && arriving.info.nar_size > 0).then_some(arriving.info.nar_size);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a daemon says, as text that cannot do anything to a terminal.
+//! What the other side says, as text that cannot do anything to a terminal.
 
-/// Longest text of a daemon that is passed on, in bytes.
+/// Longest text that is passed on, in bytes.
 const MAX_LEN: usize = 4096;
 
-/// Makes text of what a daemon says for people: without colours, control characters, and blanks at its end.
-pub(super) fn plain(bytes: &[u8]) -> String {
+/// Makes text for people of what the other side says: at most 4 KiB, without colours, control characters, and blanks at its end.
+#[must_use]
+pub fn plain(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(MAX_LEN)]);
     let mut plain = String::with_capacity(text.len());
     let mut characters = text.trim_end().chars().peekable();

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Objects whose path follows from their content.
+
+use superpose_overlay::store_path::{ContentMethod, HashAlgorithm, Name, References, StorePath};
+use superpose_overlay::{AddOptions, Source, Store};
+use superpose_worker_protocol::{AddToStore, Operation, Reply, ValidPathInfo};
+
+use super::Upload;
+use super::query::{not_valid, unkeyed};
+use crate::context::Context;
+use crate::error::{Error, Result};
+
+/// Adds what comes behind the request: an archive, or the contents of a file.
+pub(super) fn from_stream(
+    header: AddToStore,
+    upload: &mut Upload<'_>,
+    context: &mut Context,
+) -> Result<Reply> {
+    if header.repair {
+        return Err(Error::RepairByUpload);
+    }
+    let options = AddOptions::source(header.name)
+        .with_method(header.method.method, header.method.algorithm)
+        .with_references(References {
+            others: header.references,
+            itself: false,
+        });
+    let source = match options.method {
+        ContentMethod::Flat | ContentMethod::Text => Source::Contents(upload),
+        // Git is refused by the store.
+        _ => Source::Nar(upload),
+    };
+    let mut store = context.store(Operation::AddToStore)?;
+    let path = store.add(source, &options)?.path;
+    Ok(Reply::AddedPath(info_of(path, &store)?))
+}
+
+/// Adds a text that came with the request.
+pub(super) fn text(
+    name: Name,
+    text: &[u8],
+    references: std::collections::BTreeSet<StorePath>,
+    context: &mut Context,
+) -> Result<Reply> {
+    let options = AddOptions::source(name)
+        .with_method(ContentMethod::Text, HashAlgorithm::Sha256)
+        .with_references(References {
+            others: references,
+            itself: false,
+        });
+    let mut store = context.store(Operation::AddTextToStore)?;
+    Ok(Reply::Path(store.add(Source::Bytes(text), &options)?.path))
+}
+
+/// What is registered: of a path that was valid already, since when and by whom it was signed.
+fn info_of(path: StorePath, store: &Store) -> Result<ValidPathInfo> {
+    use superpose_overlay::metadata::MetadataSource;
+    let found = store.metadata().path_infos(std::slice::from_ref(&path))?;
+    match found.into_iter().flatten().next() {
+        Some(info) => Ok(ValidPathInfo {
+            path,
+            info: unkeyed(info, store.dir())?,
+        }),
+        None => Err(not_valid(&path, store.dir())),
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The store of a daemon, as a client has it: objects are brought from it and to it.
+//!
+//! Questions and archives are pipelined: many requests are on their way before the first reply is read. Nothing here holds
+//! more than a batch of them in memory.
+
+mod connection;
+mod error;
+mod info;
+mod pull;
+mod push;
+mod socket;
+
+use std::path::Path;
+
+use superpose_overlay::metadata::PathInfo;
+use superpose_overlay::store_path::{StoreDir, StorePath};
+use superpose_worker_protocol::{Done, Request, Trust, UnkeyedValidPathInfo};
+
+pub(crate) use connection::Connection;
+pub use error::{Error, Result};
+pub(crate) use info::{from_wire, to_wire};
+pub(crate) use superpose_worker_protocol::plain;
+
+/// How many requests are sent in one burst.
+const BURST: usize = 4096;
+
+/// A connection to the daemon of a store.
+#[derive(Debug)]
+pub struct Remote {
+    connection: Connection,
+}
+
+impl Remote {
+    /// Connects to the daemon that listens on a socket, and introduces itself.
+    ///
+    /// # Errors
+    /// If nobody listens, or whoever does is no Nix daemon, or wants no client.
+    pub fn connect(socket: &Path, store_dir: StoreDir) -> Result<Self> {
+        Ok(Remote {
+            connection: Connection::to_socket(socket, store_dir)?,
+        })
+    }
+
+    /// Whether the daemon trusts this client.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        self.connection.trust()
+    }
+
+    /// Protects paths there for as long as the connection lasts. They need not be valid.
+    fn protect(&mut self, paths: &[StorePath]) -> Result<()> {
+        for paths in paths.chunks(BURST) {
+            let requests: Vec<Request> = paths.iter().cloned().map(Request::AddTempRoot).collect();
+            for answer in self.connection.burst::<Done>(&requests)? {
+                answer.map_err(|report| self.connection.said(&report))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells which paths are valid there, in the order of the question.
+    ///
+    /// # Errors
+    /// If the daemon fails, or the connection does.
+    pub fn are_valid(&mut self, paths: &[StorePath]) -> Result<Vec<bool>> {
+        let mut valid = Vec::with_capacity(paths.len());
+        for paths in paths.chunks(BURST) {
+            let answer = self.connection.ask(&Request::QueryValidPaths {
+                paths: paths.iter().cloned().collect(),
+                substitute: false,
+            })?;
+            let found: std::collections::BTreeSet<StorePath> = answer;
+            valid.extend(paths.iter().map(|path| found.contains(path)));
+        }
+        Ok(valid)
+    }
+
+    /// Says what is known there of paths, in the order of the question; `None` of those that are not valid.
+    ///
+    /// # Errors
+    /// If the daemon fails, or the connection does.
+    pub fn path_infos(&mut self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+        let mut infos = Vec::with_capacity(paths.len());
+        for paths in paths.chunks(BURST) {
+            let requests: Vec<Request> = paths.iter().cloned().map(Request::QueryPathInfo).collect();
+            let answers = self.connection.burst::<Option<UnkeyedValidPathInfo>>(&requests)?;
+            for (path, answer) in paths.iter().zip(answers) {
+                infos.push(match answer {
+                    Ok(info) => info.map(|info| from_wire(path.clone(), info)),
+                    // Daemons of some releases answer so for every path that is not valid.
+                    Err(report) if plain(&report.message).contains("is not valid") => None,
+                    Err(report) => return Err(self.connection.said(&report)),
+                });
+            }
+        }
+        Ok(infos)
+    }
+}
