@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! System calls that sync: as many for a large batch as for a small one.
+//! System calls that sync: as many for a large batch as for a small one, none for a path.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -19,8 +19,10 @@ const CALLS: &str = "trace=fsync,fdatasync,syncfs,sync,msync,sync_file_range";
 #[derive(Debug)]
 pub(crate) struct Syncs {
     pub(crate) title: &'static str,
-    /// Of the small batch and of the large one.
+    /// For the small number of objects and for the large one.
     pub(crate) calls: [usize; 2],
+    /// In how many batches the large number is done.
+    pub(crate) batches: u32,
 }
 
 /// An operation on a batch.
@@ -31,8 +33,13 @@ struct Operation {
     /// What follows `--store URL`, before the paths.
     args: &'static [&'static str],
     takes: Takes,
+    /// How many objects it does at once at most.
+    at_once: u32,
     proof: fn(u32) -> Proof,
 }
+
+/// How many objects of a stream are registered at once.
+const OF_A_STREAM: u32 = 512;
 
 /// What an operation is given.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +60,7 @@ const OPERATIONS: [Operation; 6] = [
         upper: |_| Upper::EMPTY,
         args: &["ensure"],
         takes: Takes::Paths,
+        at_once: u32::MAX,
         proof: |count| Proof::Rows(u64::from(count)),
     },
     Operation {
@@ -61,6 +69,7 @@ const OPERATIONS: [Operation; 6] = [
         upper: Upper::dead,
         args: &["delete"],
         takes: Takes::OwnPaths,
+        at_once: u32::MAX,
         proof: |count| Proof::Layer(LayerProof::collected(count)),
     },
     Operation {
@@ -69,6 +78,7 @@ const OPERATIONS: [Operation; 6] = [
         upper: Upper::dead,
         args: &["gc"],
         takes: Takes::Nothing,
+        at_once: u32::MAX,
         proof: |count| Proof::Layer(LayerProof::collected(count)),
     },
     Operation {
@@ -80,6 +90,7 @@ const OPERATIONS: [Operation; 6] = [
         },
         args: &["optimise"],
         takes: Takes::Nothing,
+        at_once: u32::MAX,
         proof: |count| Proof::Layer(LayerProof::deduplicated(count)),
     },
     Operation {
@@ -88,6 +99,7 @@ const OPERATIONS: [Operation; 6] = [
         upper: |_| Upper::EMPTY,
         args: &["copy", "--no-check-sigs", "--to", DESTINATION],
         takes: Takes::Paths,
+        at_once: OF_A_STREAM,
         proof: Proof::Copied,
     },
     Operation {
@@ -96,6 +108,7 @@ const OPERATIONS: [Operation; 6] = [
         upper: |_| Upper::EMPTY,
         args: &["import"],
         takes: Takes::Export,
+        at_once: OF_A_STREAM,
         proof: Proof::Copied,
     },
 ];
@@ -117,6 +130,7 @@ impl Syncs {
                 Ok(Self {
                     title: operation.title,
                     calls,
+                    batches: large.div_ceil(operation.at_once),
                 })
             })
             .collect()
