@@ -23,7 +23,7 @@ use crate::trust::TrustArguments;
 /// manager hands over are served instead of --socket. SIGINT and SIGTERM end it when requests in work have ended.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Examples:
+Example:
   superpose serve --socket /run/superpose/socket
   superpose serve --socket /run/superpose/socket --delegate nix-daemon")]
 pub(crate) struct Args {
