@@ -306,6 +306,13 @@ fn units_name_what_there_is() -> Result<()> {
         }
     }
     let files = ["superpose.service", "superpose.socket"].map(|unit| layers.join(unit));
+    // The program is not installed here.
+    let here = program_path()?.display().to_string();
+    fs::write(
+        &files[0],
+        service.replace("/usr/bin/superpose ", &format!("{here} ")),
+    )?;
+    fs::copy(units.join("superpose.socket"), &files[1])?;
     if Path::new("/usr/bin/systemd-analyze").exists() {
         let verified = Invocation::new("systemd-analyze")
             .arg("verify")
