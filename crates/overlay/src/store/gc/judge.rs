@@ -13,6 +13,10 @@ pub(super) struct Keeping {
     pub(super) derivations: bool,
 }
 
+/// How often the nodes are walked through, there and back. What is left then hangs together by turns, and is followed from
+/// edge to edge.
+const WALKS: usize = 8;
+
 /// A set of nodes.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(Vec<u64>);
@@ -33,6 +37,13 @@ impl Nodes {
 
     pub(super) fn contains(&self, node: u32) -> bool {
         self.0[node as usize / 64] >> (node % 64) & 1 == 1
+    }
+
+    /// The first node of a word of 64 that the other set does not have.
+    fn first_not_in(&self, other: &Nodes, word: usize) -> Option<u32> {
+        let left = self.0[word] & !other.0[word];
+        let node = word * 64 + left.trailing_zeros() as usize;
+        (left != 0).then(|| u32::try_from(node).expect("a database has fewer than 2^32 rows"))
     }
 }
 
@@ -67,25 +78,32 @@ impl<'a> Judge<'a> {
 
     /// Keeps many nodes, and all that lives because of them, before anything else is kept.
     ///
-    /// Most paths were registered after what they refer to, or, where a closure was copied, before it. So two walks through
-    /// all nodes, from the last to the first and back, follow nearly everything in the order in which it lies in memory:
-    /// that is several times faster than from edge to edge.
+    /// A few walks through all nodes, there and back, follow nearly everything in the order in which it lies in memory,
+    /// in whichever order the paths were registered: that is several times faster than from edge to edge.
     pub(super) fn keep_all(&mut self, nodes: impl IntoIterator<Item = u32>) {
         for node in nodes {
             self.alive.insert(node);
         }
         let mut followed = Nodes::new(self.graph.len());
-        self.walk(self.graph.nodes().rev(), &mut followed);
-        self.walk(self.graph.nodes(), &mut followed);
+        let words = self.alive.0.len();
+        for _ in 0..WALKS {
+            let found = self.walk((0..words).rev(), &mut followed) + self.walk(0..words, &mut followed);
+            if found == 0 {
+                return;
+            }
+        }
         let is_left = |&node: &u32| self.alive.contains(node) && !followed.contains(node);
         self.pending.extend(self.graph.nodes().filter(is_left));
         self.follow_pending();
     }
 
-    /// Keeps what the living among some nodes keep, one after the other.
-    fn walk(&mut self, nodes: impl Iterator<Item = u32>, followed: &mut Nodes) {
-        for node in nodes {
-            if self.alive.contains(node) && followed.insert(node) {
+    /// Keeps what the living keep that were not followed yet, word by word of the set; returns how many they were.
+    fn walk(&mut self, words: impl Iterator<Item = usize>, followed: &mut Nodes) -> usize {
+        let mut count = 0;
+        for word in words {
+            while let Some(node) = self.alive.first_not_in(followed, word) {
+                followed.insert(node);
+                count += 1;
                 // Whether one was alive is a matter of chance, which a processor guesses badly: it is not asked.
                 let alive = &mut self.alive;
                 kept_by(self.graph, self.keeping, node, |next| {
@@ -93,6 +111,7 @@ impl<'a> Judge<'a> {
                 });
             }
         }
+        count
     }
 
     fn follow_pending(&mut self) {
