@@ -106,7 +106,8 @@ fn start_with_socket(words: &[&OsStr], socket: &Path) -> Result<Running> {
 /// A `superpose serve --read-only` that serves a store until this is dropped. Clients can connect as soon as it is there.
 #[derive(Debug)]
 pub struct SuperposeDaemon {
-    running: Running,
+    /// Ended with this.
+    _running: Running,
     socket: PathBuf,
 }
 
@@ -125,7 +126,7 @@ impl SuperposeDaemon {
         ];
         let words: Vec<&OsStr> = [program.as_os_str()].into_iter().chain(words).collect();
         Ok(Self {
-            running: start_with_socket(&words, socket)?,
+            _running: start_with_socket(&words, socket)?,
             socket: socket.to_owned(),
         })
     }
@@ -134,12 +135,6 @@ impl SuperposeDaemon {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
-    }
-
-    /// The process.
-    #[must_use]
-    pub fn running(&self) -> &Running {
-        &self.running
     }
 }
 

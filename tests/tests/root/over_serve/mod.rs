@@ -6,7 +6,8 @@ mod odd_names;
 #[path = "../../host/run.rs"]
 mod run;
 
-use superpose_tests::Suite;
+use anyhow::{Result, ensure};
+use superpose_tests::{Layers, Need, Suite, trials};
 
 use crate::{
     collecting, crashes, crashing_repairs, deleting, full_disk, hooks, nested, optimising, repairing, stress,
@@ -15,6 +16,7 @@ use crate::{
 
 pub(crate) fn register(suite: &mut Suite) {
     suite.over_serve(&LEFT_OUT, |suite| {
+        trials!(suite, [Need::Root], the_lower_store_is_that_of_a_server);
         collecting::register(suite);
         crashes::register(suite);
         crashing_repairs::register(suite);
@@ -41,3 +43,16 @@ const LEFT_OUT: [&str; 6] = [
     "every_odd_name_of_a_local_store_works",
     "memory_grows_with_the_rows",
 ];
+
+/// Otherwise all of these would be the same trials once more.
+fn the_lower_store_is_that_of_a_server() -> Result<()> {
+    let layers = Layers::new()?;
+    let below = layers.add_below("below", "below\n", &[])?;
+    let _mount = layers.mount()?;
+    ensure!(layers.url().to_string_lossy().contains("unix://"));
+    let located = layers.superpose()?.args(["path-info", "--layer", &below]);
+    ensure!(located.succeed()?.line()?.ends_with("lower"));
+    let status = layers.superpose()?.arg("status").succeed()?;
+    ensure!(status.text()?.contains("unix://"), "{status}");
+    Ok(())
+}
