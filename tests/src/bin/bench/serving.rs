@@ -65,6 +65,8 @@ impl Drop for Server {
         // It has no state that a sudden end could hurt, and nobody waits for its answer.
         self.child.kill().ok();
         self.child.wait().ok();
+        // The next one listens at the same place.
+        fs::remove_file(&self.socket).ok();
     }
 }
 
