@@ -13,8 +13,9 @@ const LARGE_CACHE: i64 = -32768;
 /// From this many paths on a batch is one of several, as those that a server answers: they find each other's pages.
 const MIDDLE: usize = 64;
 
-/// Size of the cache that stays once there was such a batch: what 10,000 paths need among ten times as many. A server has
-/// a few connections, each with such a cache.
+/// Size of the cache that stays once there was such a batch: a database of about 25,000 paths. Of a larger one, pages are
+/// read again by batches that are spread all over it: a server has a few connections, each with such a cache, and more
+/// would be on the bill of all.
 const MIDDLE_CACHE: i64 = -16384;
 
 const CACHE_SIZE: &str = "cache_size";
