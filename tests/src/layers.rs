@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
-use crate::daemon::front;
-use crate::{Invocation, OverlayMount, Scratch, StockDaemon, StockNix, superpose};
+use crate::daemon::{Daemon, Front, front};
+use crate::{Invocation, OverlayMount, Scratch, superpose};
 
 /// A lower store, an upper layer and a merged view: `lower`, `upper`, `work` and `merged` in a scratch directory.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ pub struct Layers {
     /// More of the URL of the lower store, where the overlay store names it.
     lower_settings: &'static str,
     /// What stands before the lower store, where the overlay store names it.
-    front: Option<Front>,
+    front: Option<Gate>,
 }
 
 /// A daemon, started when its socket is first named.
 #[derive(Debug)]
-struct Front {
-    stock: StockNix,
-    daemon: OnceLock<StockDaemon>,
+struct Gate {
+    front: Front,
+    daemon: OnceLock<Daemon>,
 }
 
 /// The names of the directories, which a trial may want to be odd.
@@ -72,8 +72,8 @@ impl Layers {
             },
             settings: Vec::new(),
             lower_settings: "",
-            front: front().map(|stock| Front {
-                stock,
+            front: front().map(|front| Gate {
+                front,
                 daemon: OnceLock::new(),
             }),
         })
@@ -191,15 +191,16 @@ impl Layers {
         lower.push(self.lower_settings);
         match &self.front {
             None => self.url_over(&lower),
-            Some(front) => self.url_over(&self.url_behind(front, &lower)),
+            Some(gate) => self.url_over(&self.url_behind(gate, &lower)),
         }
     }
 
     /// The URL of a daemon that serves a lower store.
-    fn url_behind(&self, front: &Front, lower: &OsStr) -> OsString {
-        let daemon = front.daemon.get_or_init(|| {
-            StockDaemon::start(front.stock, lower, &self.join("daemon")).expect("a daemon can be started")
-        });
+    fn url_behind(&self, gate: &Gate, lower: &OsStr) -> OsString {
+        let start = || gate.front.start(lower, &self.join("daemon"));
+        let daemon = gate
+            .daemon
+            .get_or_init(|| start().expect("a daemon can be started"));
         self.daemon_url(daemon.socket())
     }
 

@@ -38,7 +38,7 @@ mod stress;
 mod suite;
 mod tree;
 
-pub use daemon::StockDaemon;
+pub use daemon::{StockDaemon, SuperposeDaemon};
 pub use invocation::{Finished, Invocation};
 pub use layers::{Layers, encoded};
 pub use need::{Machine, Need};

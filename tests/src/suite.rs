@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use libtest_mimic::{Arguments, Completion, Conclusion, Failed, Trial};
 use serde_json::json;
 
-use crate::daemon::in_front;
+use crate::daemon::{Front, in_front};
 use crate::{Machine, Need, StockNix, private_mounts};
 
 /// Names the file that the report is written to.
@@ -33,13 +33,13 @@ pub struct Suite {
     trials: Vec<Trial>,
     skipped: Arc<Mutex<Vec<Skipped>>>,
     /// Set while trials are added of which a daemon is to stand before the lower stores.
-    front: Option<Front>,
+    behind: Option<Behind>,
 }
 
 /// A daemon before the lower stores, and the trials to which that means nothing.
 #[derive(Debug)]
-struct Front {
-    stock: StockNix,
+struct Behind {
+    front: Front,
     left_out: Vec<&'static str>,
 }
 
@@ -63,7 +63,7 @@ impl Suite {
             machine: Machine::detect(private_mounts),
             trials: Vec::new(),
             skipped: Arc::default(),
-            front: None,
+            behind: None,
         }
     }
 
@@ -78,10 +78,26 @@ impl Suite {
         left_out: &[&'static str],
         register: impl FnOnce(&mut Self),
     ) {
+        self.behind(Front::Stock(stock), left_out, register);
+    }
+
+    /// The same with `superpose serve --read-only` as the daemon, and `::serve` behind the names.
+    ///
+    /// # Panics
+    /// If there is no trial of a name that is left out.
+    pub fn over_serve(&mut self, left_out: &[&'static str], register: impl FnOnce(&mut Self)) {
+        self.behind(Front::Superpose, left_out, register);
+    }
+
+    fn behind(&mut self, front: Front, left_out: &[&'static str], register: impl FnOnce(&mut Self)) {
         let left_out = left_out.to_vec();
-        self.front = Some(Front { stock, left_out });
+        self.behind = Some(Behind { front, left_out });
         register(self);
-        let left = self.front.take().map(|front| front.left_out).unwrap_or_default();
+        let left = self
+            .behind
+            .take()
+            .map(|behind| behind.left_out)
+            .unwrap_or_default();
         assert!(left.is_empty(), "no trials of these names: {left:?}");
     }
 
@@ -92,17 +108,19 @@ impl Suite {
         needs: &[Need],
         body: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
     ) {
-        let Some(front) = &mut self.front else {
+        let Some(behind) = &mut self.behind else {
             return self.add_as(name, needs, body);
         };
         let function = name.rsplit("::").next().unwrap_or(name);
-        if let Some(place) = front.left_out.iter().position(|left_out| *left_out == function) {
-            front.left_out.remove(place);
+        if let Some(place) = behind.left_out.iter().position(|left_out| *left_out == function) {
+            behind.left_out.remove(place);
             return;
         }
-        let stock = front.stock;
-        let needs: Vec<Need> = [Need::Stock(stock)].iter().chain(needs).copied().collect();
-        self.add_as(&format!("{name}::daemon"), &needs, move || in_front(stock, body));
+        let front = behind.front;
+        let needs: Vec<Need> = front.need().iter().chain(needs).copied().collect();
+        self.add_as(&format!("{name}::{}", front.word()), &needs, move || {
+            in_front(front, body)
+        });
     }
 
     fn add_as(

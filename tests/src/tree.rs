@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::daemon::front;
+use crate::daemon::{Front, front};
 
 /// A directory and everything below it at one moment.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,16 +38,17 @@ enum Content {
 impl Tree {
     /// Reads a tree: names, kinds, rights, owners, inodes, times of modification and contents. No link is followed.
     ///
-    /// Where a daemon stands before the lower stores, files that its SQLite shares with itself are left out: it makes its
+    /// Where a stock daemon stands before the lower stores, files that its SQLite shares with itself are left out: it makes its
     /// marks there when it is asked.
     ///
     /// # Errors
     /// If something cannot be read.
     pub fn of(root: &Path) -> Result<Self> {
+        let is_marked = matches!(front(), Some(Front::Stock(_)));
         let mut entries = BTreeMap::new();
         let mut left = vec![PathBuf::new()];
         while let Some(name) = left.pop() {
-            if front().is_some() && name.as_os_str().as_encoded_bytes().ends_with(b"-shm") {
+            if is_marked && name.as_os_str().as_encoded_bytes().ends_with(b"-shm") {
                 continue;
             }
             let path = root.join(&name);

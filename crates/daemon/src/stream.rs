@@ -13,7 +13,7 @@ use crate::budget::{Budget, Share};
 use crate::link::Link;
 
 /// Bytes that are read and written at once. Some hundred requests of one path fit.
-pub(crate) const BUFFER: usize = 32 << 10;
+pub(crate) const BUFFER: usize = 64 << 10;
 
 /// What comes in, as the protocol reads it.
 pub(crate) type Input = WireReader<BufReader<Incoming>>;

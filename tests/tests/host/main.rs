@@ -2,6 +2,8 @@
 //! Host tier: the program as an ordinary user meets it. Needs nothing; what needs user namespaces says so.
 #![allow(clippy::unwrap_used, reason = "a trial may fail by panicking")]
 
+#[path = "../stock/backend_suite.rs"]
+mod backend_suite;
 mod bad_databases;
 mod bad_urls;
 mod local_store;
@@ -12,6 +14,7 @@ mod optimising;
 mod references;
 mod roots;
 mod run;
+mod served;
 mod serving;
 mod smoke;
 mod usage;
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     optimising::register(&mut suite);
     roots::register(&mut suite);
     run::register(&mut suite);
+    served::register(&mut suite);
     serving::register(&mut suite);
     suite.run()
 }

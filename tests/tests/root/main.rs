@@ -13,6 +13,7 @@ mod manual;
 mod moving_roots;
 mod nested;
 mod optimising;
+mod over_serve;
 mod readme;
 mod repairing;
 mod smoke;
@@ -43,5 +44,6 @@ fn main() -> ExitCode {
     crashing_repairs::register(&mut suite);
     repairing::register(&mut suite);
     stress::register(&mut suite);
+    over_serve::register(&mut suite);
     suite.run()
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Served stores: the stock client through our server and through the stock daemon, and many clients at once.
+//! Served stores: the stock client through our server and through the stock daemon, each client with its own server, and many
+//! clients at once.
 
 use std::ffi::OsString;
 use std::fs;
@@ -14,10 +15,10 @@ use anyhow::{Context, Result, bail, ensure};
 use superpose_store_path::StoreDir;
 
 use crate::Options;
-use crate::cases::{Lower, SERVE_CLOSURE, SERVE_LOAD, Sizes};
+use crate::cases::{Lower, SERVE_CLOSURE, SERVE_LOAD, SERVE_OWN, SERVE_START};
 use crate::load::{Answered, Load, Pace};
 use crate::measure::{self, Program};
-use crate::runs::{Bench, Compared, RUNS};
+use crate::runs::{Bench, Compared, RUNS, SHORT_RUNS};
 
 /// Clients that ask at once.
 pub(crate) const CLIENTS: u32 = 256;
@@ -34,6 +35,10 @@ const TIMED: f64 = 10.0;
 pub(crate) struct Served {
     /// A stock client that asks for a closure: through the stock daemon, and through ours.
     pub(crate) closure: Option<Compared>,
+    /// Each client of its own server: a closure.
+    pub(crate) own: Option<Compared>,
+    /// A new process that asks one question, each of its own server.
+    pub(crate) start: Option<Compared>,
     pub(crate) load: Option<Loaded>,
 }
 
@@ -60,14 +65,35 @@ impl Drop for Server {
         // It has no state that a sudden end could hurt, and nobody waits for its answer.
         self.child.kill().ok();
         self.child.wait().ok();
+        // The next one listens at the same place.
+        fs::remove_file(&self.socket).ok();
     }
 }
 
 impl Served {
     pub(crate) fn measure(bench: &Bench, options: &Options) -> Result<Self> {
         let mut served = Self::default();
+        let closure = options.sizes().closure();
+        let recursive = |name, clients| Question {
+            name,
+            clients,
+            closure: Some(closure),
+            runs: RUNS,
+        };
         if options.wants(SERVE_CLOSURE) {
-            served.closure = Some(closure(bench, options.sizes())?);
+            served.closure = Some(recursive(SERVE_CLOSURE, Clients::Stock).ask(bench)?);
+        }
+        if options.wants(SERVE_OWN) {
+            served.own = Some(recursive(SERVE_OWN, Clients::Own).ask(bench)?);
+        }
+        if options.wants(SERVE_START) {
+            let question = Question {
+                name: SERVE_START,
+                clients: Clients::Own,
+                closure: None,
+                runs: SHORT_RUNS,
+            };
+            served.start = Some(question.ask(bench)?);
         }
         if options.wants(SERVE_LOAD) {
             served.load = Some(load(bench, options)?);
@@ -76,40 +102,81 @@ impl Served {
     }
 }
 
-fn closure(bench: &Bench, sizes: Sizes) -> Result<Compared> {
-    let store = bench.stage.store(Lower::Large);
-    let root = StoreDir::default().join(&store.root_of(sizes.closure()));
-    let ours = start_ours(bench)?;
-    let theirs = start_theirs(bench)?;
-    let client = |server: &Server| {
-        let url = format!("unix://{}?root={}", server.socket.display(), store.root.display());
-        let words = ["--store", &url, "path-info", "--recursive", &root].map(OsString::from);
-        bench.stock.program("nix").with(&words)
-    };
-    let output = |name: &str| bench.stage.work.join(format!("{name}.served.out"));
-    let mut compared = Compared::default();
-    // The first round does not count.
-    for round in 0..=bench.runs.unwrap_or(RUNS) {
-        for (name, server, samples) in [
-            ("stock", &theirs, &mut compared.base),
-            ("superpose", &ours, &mut compared.ours),
-        ] {
-            let sample = measure::run(&client(server), &output(name))?;
-            if round > 0 {
-                eprintln!("{SERVE_CLOSURE:<14} {name:<10} {:>10.1?}", sample.wall);
-                samples.0.push(sample);
+/// Who asks the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clients {
+    /// The stock client, both of them.
+    Stock,
+    /// The client that goes with each.
+    Own,
+}
+
+/// What both servers are asked.
+#[derive(Debug)]
+struct Question {
+    name: &'static str,
+    clients: Clients,
+    /// The closure of so many objects; otherwise one path.
+    closure: Option<u32>,
+    runs: usize,
+}
+
+impl Question {
+    /// The arguments of a client, behind the store.
+    fn words(&self, bench: &Bench) -> Vec<OsString> {
+        let store = bench.stage.store(Lower::Large);
+        let path = match self.closure {
+            Some(size) => store.root_of(size),
+            None => store.library(),
+        };
+        let mut words = vec![OsString::from("path-info")];
+        words.extend(self.closure.map(|_| "--recursive".into()));
+        words.push(StoreDir::default().join(&path).into());
+        words
+    }
+
+    fn ask(&self, bench: &Bench) -> Result<Compared> {
+        let store = bench.stage.store(Lower::Large);
+        let words = self.words(bench);
+        let (ours, theirs) = (start_ours(bench)?, start_theirs(bench)?);
+        let client = |server: &Server, program: Program| {
+            let url = format!("unix://{}?root={}", server.socket.display(), store.root.display());
+            program.with(&["--store".into(), url.into()]).with(&words)
+        };
+        let stock = bench.stock.program("nix");
+        let own = match self.clients {
+            Clients::Stock => stock.clone(),
+            Clients::Own => bench.superpose.clone(),
+        };
+        let clients = [
+            ("stock", client(&theirs, stock)),
+            ("superpose", client(&ours, own)),
+        ];
+        let output = |name: &str| bench.stage.work.join(format!("{name}.served.out"));
+        let mut compared = Compared::default();
+        // The first round does not count.
+        for round in 0..=bench.runs.unwrap_or(self.runs) {
+            for ((name, client), samples) in clients.iter().zip([&mut compared.base, &mut compared.ours]) {
+                let sample = measure::run(client, &output(name))?;
+                if round > 0 {
+                    eprintln!("{:<14} {name:<10} {:>10.1?}", self.name, sample.wall);
+                    samples.0.push(sample);
+                }
             }
         }
+        let mut said = Vec::new();
+        for (name, _) in &clients {
+            let text = fs::read_to_string(output(name))?;
+            // Paths that do not need each other come in whichever order.
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort_unstable();
+            said.push(lines);
+        }
+        ensure!(said[0] == said[1], "the servers do not agree");
+        let expected = self.closure.unwrap_or(1) as usize;
+        ensure!(said[0].len() == expected, "{} paths of {expected}", said[0].len());
+        Ok(compared)
     }
-    let said = [fs::read(output("stock"))?, fs::read(output("superpose"))?];
-    ensure!(said[0] == said[1], "the servers do not agree");
-    let lines = said[0].iter().filter(|&&byte| byte == b'\n').count();
-    ensure!(
-        lines == sizes.closure() as usize,
-        "{lines} paths of {}",
-        sizes.closure()
-    );
-    Ok(compared)
 }
 
 fn load(bench: &Bench, options: &Options) -> Result<Loaded> {

@@ -198,11 +198,17 @@ pub(crate) const SYNCS: &str = "syncs";
 /// A stock client that asks for a closure, of the stock daemon and of our server.
 pub(crate) const SERVE_CLOSURE: &str = "serve-closure";
 
+/// Each client that asks for a closure, of its own server.
+pub(crate) const SERVE_OWN: &str = "serve-own";
+
+/// Each client that has just been started and asks one question, of its own server.
+pub(crate) const SERVE_START: &str = "serve-start";
+
 /// Many clients of our server at once.
 pub(crate) const SERVE_LOAD: &str = "serve-load";
 
-/// The names that `--only` takes, in the order in which they are run; the last four are not a [`Case`].
-pub(crate) const NAMES: [&str; 24] = [
+/// The names that `--only` takes, in the order in which they are run; the last eight are not a [`Case`].
+pub(crate) const NAMES: [&str; 26] = [
     "start",
     "closure-empty",
     "closure-full",
@@ -226,6 +232,8 @@ pub(crate) const NAMES: [&str; 24] = [
     GC_MEMORY,
     SYNCS,
     SERVE_CLOSURE,
+    SERVE_OWN,
+    SERVE_START,
     SERVE_LOAD,
 ];
 
@@ -274,7 +282,16 @@ mod tests {
         };
         let cases = all(Sizes::QUICK, &stores, &inputs);
         let mut names: Vec<&str> = cases.iter().map(|case| case.name).collect();
-        names.extend([SCALE, VERIFY_LARGE, GC_MEMORY, SYNCS, SERVE_CLOSURE, SERVE_LOAD]);
+        names.extend([
+            SCALE,
+            VERIFY_LARGE,
+            GC_MEMORY,
+            SYNCS,
+            SERVE_CLOSURE,
+            SERVE_OWN,
+            SERVE_START,
+            SERVE_LOAD,
+        ]);
         assert_eq!(names, NAMES);
     }
 }
