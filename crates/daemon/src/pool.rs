@@ -77,6 +77,12 @@ impl Pool {
         answer
     }
 
+    /// The same for what nobody waits for: `None` if somebody else asks now.
+    pub(crate) fn ask_at_leisure<A>(&self, question: impl FnOnce(&Opened) -> Result<A>) -> Option<Result<A>> {
+        let is_in_use = self.lock().asking > 0;
+        (!is_in_use).then(|| self.ask(question))
+    }
+
     /// Lends a store for work that may take long; it does not count among the questions. `None`: this server only asks.
     pub(crate) fn lend(&self) -> Result<Option<(Box<Store>, Instant)>> {
         if self.access == Access::ReadOnly {

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod edition;
 mod error;
 mod graph;
 mod liveness;
@@ -39,6 +40,7 @@ mod source;
 mod sqlite;
 
 pub use daemon::{DaemonRoot, DaemonSource, OpenDaemon};
+pub use edition::Edition;
 pub use error::{Error, Result};
 pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
