@@ -8,11 +8,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use superpose_overlay::metadata::Edition;
 use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Frame, Operation, Reply, WireWriter};
 
+use crate::budget::{Budget, Share};
 use crate::context::Context;
 use crate::error::Result;
 use crate::operations;
@@ -27,14 +29,17 @@ const CERTAIN: u32 = 8;
 /// worst.
 const AT_ONCE: usize = 16;
 
-/// Most bytes of answers of one generation, of which there are two.
-const GENERATION: usize = 48 << 10;
+/// Most bytes of answers for one client. A walk goes deep before it goes on beside, so it leaves many behind.
+const MOST: u64 = 2 << 20;
 
 /// What an answer costs beside its bytes and its references.
-const ANSWER_COST: usize = 128;
+const ANSWER_COST: u64 = 128;
+
+/// What a reference costs beside its bytes.
+const REFERENCE_COST: u64 = 96;
 
 /// Most paths that are remembered as read or asked for, each by a number.
-const KNOWN: usize = 8 << 10;
+const KNOWN: usize = 28_000;
 
 /// An answer as it is sent.
 #[derive(Debug)]
@@ -44,13 +49,13 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    fn cost(&self) -> usize {
-        self.bytes.len() + self.references.len() * size_of::<StorePath>() + ANSWER_COST
+    fn cost(&self) -> u64 {
+        self.bytes.len() as u64 + self.references.len() as u64 * REFERENCE_COST + ANSWER_COST
     }
 }
 
 /// What was answered ahead for one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ahead {
     /// How much the client looks like one that walks.
     walking: u32,
@@ -60,19 +65,27 @@ pub(crate) struct Ahead {
     known: HashSet<u32>,
     /// What the store was before the answers were read.
     edition: Option<Edition>,
-    recent: HashMap<StorePath, Ready>,
-    /// When the recent ones are too many, these go, and those take their place.
-    older: HashMap<StorePath, Ready>,
-    recent_cost: usize,
+    ready: HashMap<StorePath, Ready>,
+    cost: u64,
+    share: Share,
 }
 
 impl Ahead {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Self {
+            walking: 0,
+            last: Vec::new(),
+            known: HashSet::new(),
+            edition: None,
+            ready: HashMap::new(),
+            cost: 0,
+            share: Share::new(budget),
+        }
+    }
+
     /// Returns the answer for a path if it is there and still right.
     pub(crate) fn take(&mut self, path: &StorePath, context: &Context) -> Option<Ready> {
-        let ready = self.recent.remove(path).or_else(|| self.older.remove(path));
-        if let Some(ready) = &ready {
-            self.recent_cost = self.recent_cost.saturating_sub(ready.cost());
-        }
+        let ready = self.remove(path);
         let is_reference = ready.is_some() || self.last.contains(path);
         self.walking = if is_reference {
             (self.walking + 1).min(WALKS + CERTAIN)
@@ -138,24 +151,34 @@ impl Ahead {
         }
     }
 
+    fn remove(&mut self, path: &StorePath) -> Option<Ready> {
+        let ready = self.ready.remove(path)?;
+        self.cost -= ready.cost();
+        self.share.give(ready.cost());
+        Some(ready)
+    }
+
     fn keep(&mut self, path: StorePath, ready: Ready) {
+        self.remove(&path);
         let cost = ready.cost();
-        if cost > GENERATION {
+        if self.cost + cost > MOST || self.share.take(cost).is_err() {
+            // What was left behind longest ago cannot be told from the rest; it is read again when it is asked for.
+            self.drop_answers();
             return;
         }
-        if self.recent_cost + cost > GENERATION {
-            self.older = std::mem::take(&mut self.recent);
-            self.recent_cost = 0;
-        }
-        self.recent_cost += cost;
-        self.recent.insert(path, ready);
+        self.cost += cost;
+        self.ready.insert(path, ready);
     }
 
     fn forget(&mut self) {
-        self.recent.clear();
-        self.older.clear();
+        self.drop_answers();
         self.known.clear();
-        self.recent_cost = 0;
+    }
+
+    fn drop_answers(&mut self) {
+        self.ready = HashMap::new();
+        self.cost = 0;
+        self.share.give_back();
     }
 }
 

@@ -95,7 +95,7 @@ fn greet(
     Ok(Connection {
         context,
         out,
-        ahead: Ahead::default(),
+        ahead: Ahead::new(Arc::clone(&shared.ahead)),
     })
 }
 

@@ -17,6 +17,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// After how long an opened store is closed although it is in use all the time: it may be mounted anew meanwhile.
 const AGE: Duration = Duration::from_secs(60);
 
+/// Memory for pages of databases in KiB, all opened stores together. Less than what each has by default it never gets.
+const CACHES: u32 = 48 << 10;
+
 /// A store, opened as the server's access allows.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -52,13 +55,16 @@ struct State {
 }
 
 impl Pool {
-    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access) -> Self {
+    pub(crate) fn new(layout: Layout, mut options: OpenOptions, access: Access) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let most_asking = (2 * processors).max(4);
+        let share = u32::try_from(most_asking).map_or(0, |stores| CACHES / stores);
+        options.cache_size = options.cache_size.max(share);
         Self {
             layout,
             options,
             access,
-            most_asking: (2 * processors).max(4),
+            most_asking,
             state: Mutex::default(),
             freed: Condvar::new(),
         }

@@ -28,6 +28,9 @@ use crate::socket::Socket;
 /// How much stack the thread of a connection may use. Only what is used is ever there.
 const STACK: usize = 2 << 20;
 
+/// Bytes that answers that nobody has asked for yet may hold, all clients together. What is below 256 KiB is not counted.
+const AHEAD: u64 = 16 << 20;
+
 /// How often opened stores that nobody uses are looked for while there are some.
 const TIDY: Duration = Duration::from_secs(1);
 
@@ -40,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServeOptions,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
+    /// Answers that nobody has asked for yet.
+    pub(crate) ahead: Arc<Budget>,
     /// No further requests are taken.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Requests in work have to end too.
@@ -99,6 +104,7 @@ impl Server {
         let shared = Shared {
             pool: Pool::new(layout, open, options.access),
             budget: Budget::new(options.large_messages),
+            ahead: Budget::new(AHEAD),
             stopping: Arc::default(),
             is_cut: AtomicBool::new(false),
             accounts: Accounts::default(),

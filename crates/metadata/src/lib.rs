@@ -49,6 +49,6 @@ pub use realisation::{Realisation, RealisationKey, RealisationKind};
 pub use registration_text::{ArchiveLines, Registration, RegistrationText};
 pub use source::{Closure, MetadataSource, Outputs, Prune, Visit};
 pub use sqlite::{
-    Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, Database, JournalMode, MetadataSync,
-    OpenDatabase, OpenMode, RegisterStats, Transaction,
+    Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_CACHE_SIZE, DEFAULT_RESERVED_SPACE, Database, JournalMode,
+    MetadataSync, OpenDatabase, OpenMode, RegisterStats, Transaction,
 };

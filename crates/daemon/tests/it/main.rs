@@ -11,3 +11,4 @@ mod protecting;
 mod served;
 mod sockets;
 mod stopping;
+mod walking;

@@ -273,11 +273,19 @@ impl MetadataSource for Database {
     }
 
     fn edition(&self) -> Result<Option<Edition>> {
-        let (by_others, by_itself) = self.read(|reader| reader.changes())?;
-        let connection = match &self.backing {
-            Backing::ReadWrite { number, .. } => *number,
-            // The one that answered: only a question opens another.
-            Backing::ReadOnly(connection) => connection.borrow().number,
+        let (connection, (by_others, by_itself)) = match &self.backing {
+            // One statement sees one state by itself.
+            Backing::ReadWrite {
+                connection, number, ..
+            } => {
+                let ask = || self.reader(connection).changes();
+                (*number, retry(&self.files.database, self.busy_limit, ask)?)
+            }
+            Backing::ReadOnly(connection) => {
+                let changes = self.read(|reader| reader.changes())?;
+                // The one that answered: only a question opens another.
+                (connection.borrow().number, changes)
+            }
         };
         Ok(Some(Edition::of(Part {
             connection,

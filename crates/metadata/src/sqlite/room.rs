@@ -10,16 +10,14 @@ const LARGE: usize = 500;
 /// fill. It is an upper bound, not taken at once.
 const LARGE_CACHE: i64 = -32768;
 
-/// SQLite's own default, 2 MB.
-const SMALL_CACHE: i64 = -2000;
-
 const CACHE_SIZE: &str = "cache_size";
 
 /// A cache that is large enough for what is being done, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Room<'a> {
     connection: &'a Connection,
-    is_large: bool,
+    /// How large the cache was before, if it was made larger.
+    before: Option<i64>,
 }
 
 impl<'a> Room<'a> {
@@ -28,7 +26,7 @@ impl<'a> Room<'a> {
     pub(super) fn for_paths(connection: &'a Connection, paths: usize) -> Self {
         let mut room = Self {
             connection,
-            is_large: false,
+            before: None,
         };
         room.grow(paths);
         room
@@ -36,8 +34,12 @@ impl<'a> Room<'a> {
 
     /// Makes room for more paths than were thought of.
     pub(super) fn grow(&mut self, paths: usize) {
-        if !self.is_large && paths >= LARGE && !matches!(cache_size(self.connection), Ok(LARGE_CACHE)) {
-            self.is_large = true;
+        if self.before.is_none()
+            && paths >= LARGE
+            && let Ok(before) = cache_size(self.connection)
+            && before != LARGE_CACHE
+        {
+            self.before = Some(before);
             self.set(LARGE_CACHE);
         }
     }
@@ -51,8 +53,8 @@ impl<'a> Room<'a> {
 
 impl Drop for Room<'_> {
     fn drop(&mut self) {
-        if self.is_large {
-            self.set(SMALL_CACHE);
+        if let Some(before) = self.before {
+            self.set(before);
         }
     }
 }
@@ -68,6 +70,10 @@ mod tests {
     #[test]
     fn the_outermost_room_lasts() {
         let connection = Connection::open_in_memory().expect("memory can be had");
+        const SMALL_CACHE: i64 = -1234;
+        connection
+            .pragma_update(None, CACHE_SIZE, SMALL_CACHE)
+            .expect("it takes any size");
         let size = || cache_size(&connection).ok();
         {
             let mut outer = Room::for_paths(&connection, LARGE - 1);
