@@ -13,7 +13,8 @@ use crate::served::{Client, Served};
 const LENGTH: usize = 12;
 
 /// Signs nothing but paths of these tests.
-const KEY: &[u8] = b"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+const KEY: &[u8] =
+    b"k1:9DGFYRm0owKiMqsAdOwykae8XJzefyUn75OUb4uovj8s0887pONLSXKVTs+L+KvwcS8Dar8ZBU4Jw6nSZAuQUg==";
 
 /// Adds paths each of which refers to the one before and to a leaf of its own. The last of the chain comes last.
 fn add_chain(served: &Served) -> (Vec<StorePath>, Vec<StorePath>) {
