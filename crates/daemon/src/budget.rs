@@ -54,12 +54,19 @@ impl Share {
         Ok(())
     }
 
+    /// Gives some of it back.
+    pub(crate) fn give(&mut self, bytes: u64) {
+        let length = self.length.saturating_sub(bytes);
+        let less = self.length.saturating_sub(FREE) - length.saturating_sub(FREE);
+        if less > 0 {
+            *self.budget.taken.lock().unwrap_or_else(PoisonError::into_inner) -= less;
+        }
+        self.length = length;
+    }
+
     /// Gives everything back.
     pub(crate) fn give_back(&mut self) {
-        let counted = std::mem::take(&mut self.length).saturating_sub(FREE);
-        if counted > 0 {
-            *self.budget.taken.lock().unwrap_or_else(PoisonError::into_inner) -= counted;
-        }
+        self.give(self.length);
     }
 }
 
@@ -83,6 +90,12 @@ mod tests {
         other.take(FREE + 200).unwrap();
         assert!(matches!(other.take(1), Err(Error::Busy { limit: 1000 })));
         // What was refused was not taken.
+        one.give(800);
+        other.take(800).unwrap();
+        other.give(900);
+        assert_eq!(*budget.taken.lock().unwrap(), 100);
+        one.take(700).unwrap();
+        other.take(100).unwrap();
         one.give_back();
         other.take(800).unwrap();
         assert!(other.take(u64::MAX).is_err());

@@ -2,7 +2,7 @@
 //! One connection, from its first byte to its last.
 
 use std::error::Error as StdError;
-use std::io::BufReader;
+use std::io::{BufReader, Write};
 use std::sync::Arc;
 
 use superpose_overlay::store_path::StorePath;
@@ -11,6 +11,7 @@ use superpose_worker_protocol::{
     WireReader, accept, admit,
 };
 
+use crate::ahead::{self, Ahead};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::link::Link;
@@ -91,7 +92,11 @@ fn greet(
     let dialect = session.dialect(shared.pool.layout().store_dir().clone());
     let logger = Logger::new(out.clone(), dialect.version);
     let context = Context::new(Arc::clone(shared), Arc::clone(link), dialect, trust, logger);
-    Ok(Connection { context, out })
+    Ok(Connection {
+        context,
+        out,
+        ahead: Ahead::new(Arc::clone(&shared.ahead)),
+    })
 }
 
 /// The way out, locked for each write only.
@@ -112,6 +117,7 @@ impl std::io::Write for Handed<'_> {
 struct Connection {
     context: Context,
     out: SharedOut,
+    ahead: Ahead,
 }
 
 impl Connection {
@@ -129,6 +135,9 @@ impl Connection {
                 }
             }
         }
+        if let (Operation::QueryPathInfo, [path], None) = (operation, paths.as_slice(), &broken) {
+            return self.answer_alone(path);
+        }
         for answer in operations::answer_batch(operation, &paths, &self.context) {
             self.answer(operation, answer.map(Answer::Reply))?;
         }
@@ -136,6 +145,29 @@ impl Connection {
             Some(error) => self.give_up(error),
             None => Ok(()),
         }
+    }
+
+    /// Answers a question about a path that came alone. If its client walks along references, answers go out at once, and
+    /// what it will ask next is read while it thinks.
+    fn answer_alone(&mut self, path: &StorePath) -> Result<()> {
+        let operation = Operation::QueryPathInfo;
+        let mut references = Vec::new();
+        if let Some(ready) = self.ahead.take(path, &self.context) {
+            let sent = self.out.lock().get_mut().write_all(&ready.bytes);
+            sent.map_err(|source| WireError::Write { source })?;
+            references = ready.references;
+        } else {
+            let paths = std::slice::from_ref(path);
+            for answer in operations::answer_batch(operation, paths, &self.context) {
+                references = answer.as_ref().map(ahead::references).unwrap_or_default();
+                self.answer(operation, answer.map(Answer::Reply))?;
+            }
+        }
+        if self.ahead.note(path, references) {
+            self.flush()?;
+            self.ahead.read(&self.context);
+        }
+        Ok(())
     }
 
     /// Handles a request with a stream behind it. Whatever becomes of it, the stream is read to its end, so that what

@@ -86,7 +86,15 @@ impl Context {
         self.shared.pool.ask(|opened| opened.with(question))
     }
 
-    /// The same, of the opened store itself.
+    /// The same for what nobody waits for: `None` if the store is in use.
+    pub(crate) fn ask_at_leisure<A>(
+        &self,
+        question: impl FnOnce(&dyn MetadataSource) -> Result<A>,
+    ) -> Option<Result<A>> {
+        self.shared.pool.ask_at_leisure(|opened| opened.with(question))
+    }
+
+    /// Asks the opened store itself something that does not take long.
     pub(crate) fn ask_opened<A>(&self, question: impl FnOnce(&Opened) -> Result<A>) -> Result<A> {
         self.shared.pool.ask(question)
     }

@@ -26,6 +26,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod budget;
 mod connection;
 mod context;

@@ -17,6 +17,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// After how long an opened store is closed although it is in use all the time: it may be mounted anew meanwhile.
 const AGE: Duration = Duration::from_secs(60);
 
+/// Memory for pages of databases in KiB, all opened stores together. Less than what each has by default it never gets.
+const CACHES: u32 = 48 << 10;
+
 /// A store, opened as the server's access allows.
 #[derive(Debug)]
 pub(crate) enum Opened {
@@ -52,13 +55,16 @@ struct State {
 }
 
 impl Pool {
-    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access) -> Self {
+    pub(crate) fn new(layout: Layout, mut options: OpenOptions, access: Access) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let most_asking = (2 * processors).max(4);
+        let share = u32::try_from(most_asking).map_or(0, |stores| CACHES / stores);
+        options.cache_size = options.cache_size.max(share);
         Self {
             layout,
             options,
             access,
-            most_asking: (2 * processors).max(4),
+            most_asking,
             state: Mutex::default(),
             freed: Condvar::new(),
         }
@@ -75,6 +81,12 @@ impl Pool {
         let answer = question(&opened);
         self.put(opened, born);
         answer
+    }
+
+    /// The same for what nobody waits for: `None` if somebody else asks now.
+    pub(crate) fn ask_at_leisure<A>(&self, question: impl FnOnce(&Opened) -> Result<A>) -> Option<Result<A>> {
+        let is_in_use = self.lock().asking > 0;
+        (!is_in_use).then(|| self.ask(question))
     }
 
     /// Lends a store for work that may take long; it does not count among the questions. `None`: this server only asks.

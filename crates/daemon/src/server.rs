@@ -30,6 +30,8 @@ const STACK: usize = 2 << 20;
 
 /// How many bytes of what a client uploads are held in memory, for each client. More goes to the disk as it comes.
 const UPLOAD_MEMORY: usize = 2 << 20;
+/// Bytes that answers that nobody has asked for yet may hold, all clients together. What is below 256 KiB is not counted.
+const AHEAD: u64 = 16 << 20;
 
 /// How often opened stores that nobody uses are looked for while there are some.
 const TIDY: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) options: ServeOptions,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
+    /// Answers that nobody has asked for yet.
+    pub(crate) ahead: Arc<Budget>,
     /// No further requests are taken.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Requests in work have to end too.
@@ -103,6 +107,7 @@ impl Server {
         let shared = Shared {
             pool: Pool::new(layout, open, options.access),
             budget: Budget::new(options.large_messages),
+            ahead: Budget::new(AHEAD),
             stopping: Arc::default(),
             is_cut: AtomicBool::new(false),
             accounts: Accounts::default(),

@@ -28,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod edition;
 mod error;
 mod graph;
 mod liveness;
@@ -39,6 +40,7 @@ mod source;
 mod sqlite;
 
 pub use daemon::{DaemonRoot, DaemonSource, OpenDaemon};
+pub use edition::Edition;
 pub use error::{Error, Result};
 pub use liveness::LivenessGraph;
 pub use memory::MemorySource;
@@ -47,6 +49,6 @@ pub use realisation::{Realisation, RealisationKey, RealisationKind};
 pub use registration_text::{ArchiveLines, Registration, RegistrationText};
 pub use source::{Closure, MetadataSource, Outputs, Prune, Visit};
 pub use sqlite::{
-    Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, Database, JournalMode, MetadataSync,
-    OpenDatabase, OpenMode, RegisterStats, Transaction,
+    Access, CopyStats, DEFAULT_BUSY_LIMIT, DEFAULT_CACHE_SIZE, DEFAULT_RESERVED_SPACE, Database, JournalMode,
+    MetadataSync, OpenDatabase, OpenMode, RegisterStats, Transaction,
 };

@@ -3,7 +3,7 @@
 
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
-use crate::{ArchiveInfo, PathInfo, Realisation, RealisationKey, Result};
+use crate::{ArchiveInfo, Edition, PathInfo, Realisation, RealisationKey, Result};
 
 /// In which direction references are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub type Visit<'a> = dyn FnMut(StorePath) -> Result<()> + 'a;
 pub trait MetadataSource {
     /// Returns the logical store directory of all paths.
     fn store_dir(&self) -> &StoreDir;
+
+    /// Returns the edition that the source is in, by which answers can be kept: they still hold if it is the same that
+    /// was told before they were given. `None` if the source cannot tell, as by default.
+    ///
+    /// # Errors
+    /// If the source cannot be read.
+    fn edition(&self) -> Result<Option<Edition>> {
+        Ok(None)
+    }
 
     /// Tells which paths are valid.
     ///

@@ -18,7 +18,7 @@ use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Done, FramedReader, Operation, Reply, Request};
 
 pub(crate) use archive::Archive;
-pub(crate) use query::answer_batch;
+pub(crate) use query::{answer_batch, path_info};
 
 use crate::budget::Share;
 use crate::context::Context;

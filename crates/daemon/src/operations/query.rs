@@ -52,7 +52,8 @@ pub(crate) fn answer_batch(
     }
 }
 
-fn path_info(info: Option<PathInfo>, dir: &StoreDir) -> Result<Reply> {
+/// The reply to the question what is known of a path.
+pub(crate) fn path_info(info: Option<PathInfo>, dir: &StoreDir) -> Result<Reply> {
     let info = info.map(|info| unkeyed(info, dir)).transpose()?;
     Ok(Reply::PathInfo(info))
 }

@@ -12,3 +12,4 @@ mod protecting;
 mod served;
 mod sockets;
 mod stopping;
+mod walking;

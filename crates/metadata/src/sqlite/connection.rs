@@ -95,6 +95,7 @@ fn journal_mode(options: &OpenDatabase) -> &'static str {
 fn set_up(connection: &Connection, options: &OpenDatabase, journal_mode: &str) -> rusqlite::Result<String> {
     connection.busy_timeout(SQLITE_SLICE.min(options.busy_limit))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.pragma_update(None, "cache_size", -i64::from(options.cache_size))?;
     // The cascades are part of what deleting a path means.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
     connection.execute_batch(match options.sync {

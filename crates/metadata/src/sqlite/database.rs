@@ -20,9 +20,10 @@ use super::read::Reader;
 use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
 use super::reserved;
 use super::transaction::Transaction;
+use crate::edition::{Part, next_connection};
 use crate::{
-    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
-    RealisationKind, Result, Visit,
+    ArchiveInfo, Closure, Edition, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation,
+    RealisationKey, RealisationKind, Result, Visit,
 };
 
 /// How a database is being accessed.
@@ -50,7 +51,11 @@ pub struct Database {
 
 #[derive(Debug)]
 enum Backing {
-    ReadWrite { connection: Connection, _lock: BigLock },
+    ReadWrite {
+        connection: Connection,
+        number: u64,
+        _lock: BigLock,
+    },
     ReadOnly(Box<RefCell<ReadOnlyConnection>>),
 }
 
@@ -80,6 +85,7 @@ impl Database {
                 let (connection, lock) = open_read_write(&files, options)?;
                 Backing::ReadWrite {
                     connection,
+                    number: next_connection(),
                     _lock: lock,
                 }
             }
@@ -264,6 +270,28 @@ fn sync_log(log: &Path, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<()
 impl MetadataSource for Database {
     fn store_dir(&self) -> &StoreDir {
         &self.store_dir
+    }
+
+    fn edition(&self) -> Result<Option<Edition>> {
+        let (connection, (by_others, by_itself)) = match &self.backing {
+            // One statement sees one state by itself.
+            Backing::ReadWrite {
+                connection, number, ..
+            } => {
+                let ask = || self.reader(connection).changes();
+                (*number, retry(&self.files.database, self.busy_limit, ask)?)
+            }
+            Backing::ReadOnly(connection) => {
+                let changes = self.read(|reader| reader.changes())?;
+                // The one that answered: only a question opens another.
+                (connection.borrow().number, changes)
+            }
+        };
+        Ok(Some(Edition::of(Part {
+            connection,
+            by_others,
+            by_itself,
+        })))
     }
 
     fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {

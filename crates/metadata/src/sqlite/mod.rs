@@ -29,7 +29,8 @@ mod write;
 pub use copy_in::CopyStats;
 pub use database::{Access, Database};
 pub use options::{
-    DEFAULT_BUSY_LIMIT, DEFAULT_RESERVED_SPACE, JournalMode, MetadataSync, OpenDatabase, OpenMode,
+    DEFAULT_BUSY_LIMIT, DEFAULT_CACHE_SIZE, DEFAULT_RESERVED_SPACE, JournalMode, MetadataSync, OpenDatabase,
+    OpenMode,
 };
 pub use register::RegisterStats;
 pub use transaction::Transaction;

@@ -40,6 +40,9 @@ pub enum MetadataSync {
     Off,
 }
 
+/// Most memory for pages of a database unless told otherwise, in KiB: SQLite's own default.
+pub const DEFAULT_CACHE_SIZE: u32 = 2000;
+
 /// How a database is to be opened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -58,6 +61,8 @@ pub struct OpenDatabase {
     pub reserved_space: u64,
     /// How long a busy database or lock is waited for.
     pub busy_limit: Duration,
+    /// Most memory for pages of the database, in KiB; it is not taken at once. Means nothing when reading only.
+    pub cache_size: u32,
 }
 
 impl OpenDatabase {
@@ -72,6 +77,7 @@ impl OpenDatabase {
             sync: MetadataSync::Normal,
             reserved_space: DEFAULT_RESERVED_SPACE,
             busy_limit: DEFAULT_BUSY_LIMIT,
+            cache_size: DEFAULT_CACHE_SIZE,
         }
     }
 

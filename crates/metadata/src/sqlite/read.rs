@@ -25,6 +25,8 @@ const DERIVERS: &str = "SELECT v.path, v.id FROM DerivationOutputs d CROSS JOIN 
 const OUTPUTS: &str = "SELECT id, path FROM DerivationOutputs WHERE drv = ?1 ORDER BY id";
 const FIRST_FROM: &str = "SELECT path, id FROM ValidPaths WHERE path >= ?1 ORDER BY path LIMIT 1";
 const ALL: &str = "SELECT path, id FROM ValidPaths";
+/// Moves when another connection has committed.
+const DATA_VERSION: &str = "PRAGMA data_version";
 const COUNT: &str = "SELECT count(*) FROM ValidPaths";
 
 /// Statements that must be possible on a database that is worth opening.
@@ -73,6 +75,12 @@ impl<'a> Reader<'a> {
             Err(error) if !self.connection.is_autocommit() && answer.is_ok() => Err(error),
             _ => answer,
         }
+    }
+
+    /// Returns what moves when others commit, and what moves when this connection changes something.
+    pub(super) fn changes(&self) -> Result<(i64, u64)> {
+        let version = self.prepare(DATA_VERSION)?.integer(())?;
+        Ok((version.unwrap_or_default(), self.connection.total_changes()))
     }
 
     /// Returns a row together with the name that errors give it.

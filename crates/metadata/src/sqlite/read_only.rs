@@ -38,6 +38,7 @@ use super::fault::{explain, is_out_of_reach};
 use super::files::Files;
 use super::stamps::Stamps;
 use super::{read, schema_file};
+use crate::edition::next_connection;
 use crate::{Error, Result};
 
 /// How often files that change while they are opened or read are tried again.
@@ -142,6 +143,7 @@ fn ways(stamps: &Stamps, place: impl FnOnce() -> Place) -> &'static [Way] {
 pub(super) struct ReadOnlyConnection {
     connection: Option<Connection>,
     pub(super) way: Way,
+    pub(super) number: u64,
     files: Files,
     stamps: Stamps,
 }
@@ -212,6 +214,7 @@ impl ReadOnlyConnection {
                     return Ok(Self {
                         connection: Some(connection),
                         way,
+                        number: next_connection(),
                         files: files.clone(),
                         stamps,
                     });

@@ -9,6 +9,7 @@ mod busy;
 mod child;
 mod copies;
 mod daemon;
+mod editions;
 mod fixture;
 mod impossible_rows;
 mod liveness;

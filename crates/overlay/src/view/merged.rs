@@ -7,8 +7,8 @@
 use std::collections::HashSet;
 
 use superpose_metadata::{
-    ArchiveInfo, Closure, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation, RealisationKey,
-    Result, Visit,
+    ArchiveInfo, Closure, Edition, Error, MetadataSource, Outputs, PathInfo, Prune, Realisation,
+    RealisationKey, Result, Visit,
 };
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
@@ -156,6 +156,14 @@ pub(super) fn after_edges(edges: &[Vec<usize>]) -> Vec<usize> {
 impl MetadataSource for Merged<'_> {
     fn store_dir(&self) -> &StoreDir {
         self.upper.store_dir()
+    }
+
+    fn edition(&self) -> Result<Option<Edition>> {
+        let above = self.upper.edition()?;
+        let (Some(edition), Some(lower)) = (&above, self.lower) else {
+            return Ok(above);
+        };
+        Ok(lower.edition()?.map(|below| edition.clone().with(below)))
     }
 
     fn are_valid(&self, paths: &[StorePath]) -> Result<Vec<bool>> {

@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use superpose_metadata::{
-    ArchiveInfo, Closure, DaemonSource, Database, MemorySource, MetadataSource, OpenDaemon, OpenDatabase,
-    Outputs, PathInfo, Prune, Realisation, RealisationKey, Visit,
+    ArchiveInfo, Closure, DaemonSource, Database, Edition, MemorySource, MetadataSource, OpenDaemon,
+    OpenDatabase, Outputs, PathInfo, Prune, Realisation, RealisationKey, Visit,
 };
 use superpose_mount_check::Access;
 use superpose_store_path::{HashPart, StoreDir, StorePath};
@@ -312,6 +312,10 @@ type Answer<T> = superpose_metadata::Result<T>;
 impl MetadataSource for StoreView {
     fn store_dir(&self) -> &StoreDir {
         self.layout.store_dir()
+    }
+
+    fn edition(&self) -> Answer<Option<Edition>> {
+        self.with(|source| source.edition())
     }
 
     fn are_valid(&self, paths: &[StorePath]) -> Answer<Vec<bool>> {
