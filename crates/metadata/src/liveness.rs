@@ -259,8 +259,8 @@ impl LivenessGraph {
 pub(crate) struct LivenessBuilder {
     graph: LivenessGraph,
     paths: Vec<(i64, Named)>,
-    /// The row of the last referrer, and its node.
-    referrer: Option<(i64, u32)>,
+    /// The row of the last referrer.
+    referrer: Option<i64>,
     outputs: Vec<(u32, u32)>,
 }
 
@@ -312,20 +312,16 @@ impl LivenessBuilder {
     /// Adds a reference; they come in the ascending order of the referrers. One from or to a row that does not exist
     /// keeps nothing, and is left out: false then.
     pub(crate) fn reference(&mut self, referrer: i64, reference: i64) -> bool {
-        let from = match self.referrer {
-            Some((row, node)) if row == referrer => node,
-            _ => {
-                let Some(node) = self.graph.node_of_row(referrer) else {
-                    return false;
-                };
-                self.referrer = Some((referrer, node));
-                node
-            }
-        };
+        if self.referrer != Some(referrer) {
+            let Some(node) = self.graph.node_of_row(referrer) else {
+                return false;
+            };
+            self.graph.references.begin(node);
+            self.referrer = Some(referrer);
+        }
         let Some(to) = self.graph.node_of_row(reference) else {
             return false;
         };
-        self.graph.references.begin(from);
         self.graph.references.targets.push(to);
         true
     }
@@ -333,6 +329,7 @@ impl LivenessBuilder {
     /// Begins with the references anew.
     pub(crate) fn forget_references(&mut self) {
         self.graph.references = Edges::default();
+        self.referrer = None;
     }
 
     /// Adds an output of a derivation. What is no derivation has none, and what is not valid is none.

@@ -30,6 +30,7 @@ mod proof;
 mod report;
 mod runs;
 mod serving;
+mod serving_copy;
 mod stage;
 mod stock;
 mod syncs;

@@ -31,6 +31,9 @@ const SERVED: f64 = 1.5;
 const SERVED_OWN: f64 = 10.0;
 const SERVED_START: f64 = 8.0;
 
+/// The least ratio for copies to a served store.
+const SERVED_COPY: f64 = 2.0;
+
 /// How many times longer than the median of a single client the answers to many may take, but for one in a hundred.
 const PATIENCE: f64 = 20.0;
 
@@ -227,6 +230,11 @@ fn served_rows(results: &Results) -> Vec<Row> {
             "start, and one `path-info`, the same",
             &served.start,
             SERVED_START,
+        ),
+        (
+            "`copy` of a closure to a served store in memory, the same",
+            &served.copy,
+            SERVED_COPY,
         ),
     ];
     let measured = rows

@@ -15,10 +15,11 @@ use anyhow::{Context, Result, bail, ensure};
 use superpose_store_path::StoreDir;
 
 use crate::Options;
-use crate::cases::{Lower, SERVE_CLOSURE, SERVE_LOAD, SERVE_OWN, SERVE_START};
+use crate::cases::{Lower, SERVE_CLOSURE, SERVE_COPY, SERVE_LOAD, SERVE_OWN, SERVE_START};
 use crate::load::{Answered, Load, Pace};
 use crate::measure::{self, Program};
 use crate::runs::{Bench, Compared, RUNS, SHORT_RUNS};
+use crate::serving_copy;
 
 /// Clients that ask at once.
 pub(crate) const CLIENTS: u32 = 256;
@@ -39,6 +40,8 @@ pub(crate) struct Served {
     pub(crate) own: Option<Compared>,
     /// A new process that asks one question, each of its own server.
     pub(crate) start: Option<Compared>,
+    /// Each client to its own server: copies of a closure.
+    pub(crate) copy: Option<Compared>,
     pub(crate) load: Option<Loaded>,
 }
 
@@ -55,9 +58,9 @@ pub(crate) struct Loaded {
 }
 
 /// A server that is ended when this is dropped.
-struct Server {
+pub(crate) struct Server {
     child: Child,
-    socket: PathBuf,
+    pub(crate) socket: PathBuf,
 }
 
 impl Drop for Server {
@@ -94,6 +97,9 @@ impl Served {
                 runs: SHORT_RUNS,
             };
             served.start = Some(question.ask(bench)?);
+        }
+        if options.wants(SERVE_COPY) {
+            served.copy = Some(serving_copy::measure(bench, options.sizes())?);
         }
         if options.wants(SERVE_LOAD) {
             served.load = Some(load(bench, options)?);
@@ -138,7 +144,7 @@ impl Question {
     fn ask(&self, bench: &Bench) -> Result<Compared> {
         let store = bench.stage.store(Lower::Large);
         let words = self.words(bench);
-        let (ours, theirs) = (start_ours(bench)?, start_theirs(bench)?);
+        let (ours, theirs) = (start_ours(bench, &store.root)?, start_theirs(bench, &store.root)?);
         let client = |server: &Server, program: Program| {
             let url = format!("unix://{}?root={}", server.socket.display(), store.root.display());
             program.with(&["--store".into(), url.into()]).with(&words)
@@ -183,7 +189,7 @@ fn load(bench: &Bench, options: &Options) -> Result<Loaded> {
     let questions = if options.quick { 200 } else { 10_000 };
     let store = bench.stage.store(Lower::Large);
     let paths = store.first(options.sizes().closure());
-    let server = start_ours(bench)?;
+    let server = start_ours(bench, &store.root)?;
     let put_on = |clients, questions, pace| {
         let load = Load {
             clients,
@@ -208,13 +214,13 @@ fn load(bench: &Bench, options: &Options) -> Result<Loaded> {
     })
 }
 
-fn start_ours(bench: &Bench) -> Result<Server> {
-    let store = bench.stage.store(Lower::Large);
+/// Our server of the store below a directory, once it listens.
+pub(crate) fn start_ours(bench: &Bench, root: &Path) -> Result<Server> {
     let socket = bench.stage.memory.join("ours.socket");
     let program = bench.superpose.with(&[
         "--quiet".into(),
         "--store".into(),
-        store.root.clone().into(),
+        root.into(),
         "serve".into(),
         "--max-connections".into(),
         (CLIENTS + 8).to_string().into(),
@@ -237,11 +243,10 @@ fn start_ours(bench: &Bench) -> Result<Server> {
 }
 
 /// The daemon of stock Nix, with a socket that is handed over as service managers do.
-fn start_theirs(bench: &Bench) -> Result<Server> {
-    let store = bench.stage.store(Lower::Large);
+pub(crate) fn start_theirs(bench: &Bench, root: &Path) -> Result<Server> {
     let socket = bench.stage.memory.join("theirs.socket");
     let listener = UnixListener::bind(&socket)?;
-    let url = format!("local?root={}", store.root.display());
+    let url = format!("local?root={}", root.display());
     let program = bench
         .stock
         .program("nix-daemon")

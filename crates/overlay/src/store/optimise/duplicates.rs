@@ -21,6 +21,7 @@ use super::super::Store;
 use super::super::parallel::on_threads;
 use super::super::removal::Removal;
 use super::super::trash::{self, Trash};
+use super::super::unlink;
 use super::report::{Kept, Modified, Reason};
 use crate::crash::CrashPoint;
 use crate::journal::{Intent, Moved, Via};
@@ -102,6 +103,8 @@ impl Store {
                 .zip(below.lower.layers())
                 .collect(),
         };
+        // Small files, which are compared sooner than they come from a disk.
+        let threads = threads.max(unlink::THREADS);
         let answers = on_threads(
             threads,
             &candidates,

@@ -204,11 +204,14 @@ pub(crate) const SERVE_OWN: &str = "serve-own";
 /// Each client that has just been started and asks one question, of its own server.
 pub(crate) const SERVE_START: &str = "serve-start";
 
+/// A closure that each client sends to its own server.
+pub(crate) const SERVE_COPY: &str = "serve-copy";
+
 /// Many clients of our server at once.
 pub(crate) const SERVE_LOAD: &str = "serve-load";
 
 /// The names that `--only` takes, in the order in which they are run; the last eight are not a [`Case`].
-pub(crate) const NAMES: [&str; 26] = [
+pub(crate) const NAMES: [&str; 27] = [
     "start",
     "closure-empty",
     "closure-full",
@@ -234,6 +237,7 @@ pub(crate) const NAMES: [&str; 26] = [
     SERVE_CLOSURE,
     SERVE_OWN,
     SERVE_START,
+    SERVE_COPY,
     SERVE_LOAD,
 ];
 
@@ -290,6 +294,7 @@ mod tests {
             SERVE_CLOSURE,
             SERVE_OWN,
             SERVE_START,
+            SERVE_COPY,
             SERVE_LOAD,
         ]);
         assert_eq!(names, NAMES);
