@@ -31,8 +31,8 @@ use crate::upper_layer::Layer;
 use crate::watch::{Doing, Progress};
 use crate::{Error, Result, temp_roots};
 
-/// Rows that are read at once: bounds the memory.
-const BATCH: usize = 1024;
+/// Rows that are read at once: bounds the memory. They are all over the table, so that each batch may read all of it.
+const BATCH: usize = 16 * 1024;
 
 /// What a comparison of the two layers found.
 #[derive(Debug, Default)]
