@@ -98,19 +98,18 @@ impl Reader<'_> {
         if builder.end_paths() {
             self.prepare(DERIVERS)?.each((), |row| {
                 let record = self.record(row, &|| "a deriver".to_owned());
-                let text = record.text(1, "ValidPaths.deriver")?;
-                if let Ok(deriver) = Named::parse(self.store_dir, text) {
+                let deriver = row.get_ref(1).ok().and_then(|text| text.as_bytes().ok());
+                if let Some(deriver) = deriver.and_then(|text| Named::parse(self.store_dir, text).ok()) {
                     builder.deriver(record.integer(0, "ValidPaths.id")?, deriver);
                 }
                 Ok(())
             })?;
         }
         let mut dangling = 0_u64;
-        let mut rest = i64::MIN;
+        let mut is_complete = false;
         if let Some((cut, others)) = others {
             let mut own = Vec::new();
             self.each_reference(cut, |from, to| own.push((from, to)))?;
-            let mut is_complete = false;
             let batches = others.into_iter().inspect(|batch| is_complete = batch.is_last);
             for (from, to) in batches.flat_map(|batch| batch.references) {
                 dangling += u64::from(!builder.reference(from, to));
@@ -119,15 +118,14 @@ impl Reader<'_> {
                 for (from, to) in own {
                     dangling += u64::from(!builder.reference(from, to));
                 }
-                rest = i64::MAX;
             } else {
                 // What is wrong is said when they are read again.
                 builder.forget_references();
                 dangling = 0;
             }
         }
-        if rest == i64::MIN {
-            self.each_reference(rest, |from, to| {
+        if !is_complete {
+            self.each_reference(i64::MIN, |from, to| {
                 dangling += u64::from(!builder.reference(from, to))
             })?;
         }
@@ -255,6 +253,21 @@ mod tests {
         let two = database.liveness_graph().expect("a graph");
         assert_eq!((one.len(), format!("{one:?}")), (MANY, format!("{two:?}")));
         assert_eq!(two.references(9), [4, 9]);
+    }
+
+    #[test]
+    fn a_deriver_that_is_no_path_keeps_nothing() {
+        let top = tempfile::tempdir().expect("a directory");
+        let database = database(&top);
+        let (connection, _) = database.writable().expect("it is");
+        let derivation = "UPDATE ValidPaths SET path = path || '.drv' WHERE id = 2;
+            UPDATE ValidPaths SET deriver = x'ff00' WHERE id = 3;
+            UPDATE ValidPaths SET deriver = 7 WHERE id = 4;
+            UPDATE ValidPaths SET deriver = (SELECT path FROM ValidPaths WHERE id = 2) WHERE id = 5;";
+        connection.execute_batch(derivation).expect("rows");
+        let graph = database.liveness_graph().expect("a graph");
+        let derivers: Vec<Option<u32>> = (0..5).map(|node| graph.deriver(node)).collect();
+        assert_eq!(derivers, [None, None, None, None, Some(1)]);
     }
 
     #[test]
