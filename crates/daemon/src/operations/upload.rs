@@ -13,7 +13,6 @@ use superpose_worker_protocol::{
 use super::Upload;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::remote::from_wire;
 
 /// Adds one object, whose archive is the stream.
 pub(super) fn one(
@@ -63,7 +62,7 @@ fn acceptable(info: ValidPathInfo) -> Result<PathInfo, StorePath> {
     if info.info.nar_size == 0 {
         return Err(info.path);
     }
-    Ok(from_wire(info.path, info.info))
+    Ok(PathInfo::from_wire(info.path, info.info))
 }
 
 /// One object. What follows its archive in the stream is nobody's.

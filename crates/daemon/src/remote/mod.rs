@@ -6,7 +6,6 @@
 
 mod connection;
 mod error;
-mod info;
 mod pull;
 mod push;
 mod socket;
@@ -19,7 +18,6 @@ use superpose_worker_protocol::{Done, Request, Trust, UnkeyedValidPathInfo};
 
 pub(crate) use connection::Connection;
 pub use error::{Error, Result};
-pub(crate) use info::{from_wire, to_wire};
 pub(crate) use superpose_worker_protocol::plain;
 
 /// How many requests are sent in one burst.
@@ -87,7 +85,7 @@ impl Remote {
             let answers = self.connection.burst::<Option<UnkeyedValidPathInfo>>(&requests)?;
             for (path, answer) in paths.iter().zip(answers) {
                 infos.push(match answer {
-                    Ok(info) => info.map(|info| from_wire(path.clone(), info)),
+                    Ok(info) => info.map(|info| PathInfo::from_wire(path.clone(), info)),
                     // Daemons of some releases answer so for every path that is not valid.
                     Err(report) if plain(&report.message).contains("is not valid") => None,
                     Err(report) => return Err(self.connection.said(&report)),

@@ -10,8 +10,8 @@ use superpose_overlay::store_path::{HashEncoding, StoreDir, StorePath};
 use superpose_overlay::{Copied, CopyOptions, Doing, Progress, Recursion, SignatureCheck, StoreView, Watch};
 use superpose_worker_protocol::{AddFlags, AddMultipleWriter, Operation, Request};
 
+use super::Remote;
 use super::error::{Error, Result};
-use super::{Remote, to_wire};
 
 impl Remote {
     /// Copies valid paths into the daemon's store. What is valid there already does not travel.
@@ -68,7 +68,7 @@ impl Remote {
                 let mut list = AddMultipleWriter::new(stream, infos.len() as u64, dialect).map_err(broken)?;
                 for info in &infos {
                     watch.go_on()?;
-                    list.begin_object(&to_wire(info)).map_err(broken)?;
+                    list.begin_object(&info.to_wire()).map_err(broken)?;
                     send(directory.as_fd(), info, store_dir, &mut list)?;
                     sent(info);
                 }
@@ -79,7 +79,7 @@ impl Remote {
             for info in &infos {
                 watch.go_on()?;
                 let request = Request::AddToStoreNar {
-                    info: to_wire(info),
+                    info: info.to_wire(),
                     flags,
                 };
                 self.connection.upload(&request, |mut stream, _| {

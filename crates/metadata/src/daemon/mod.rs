@@ -13,6 +13,7 @@ mod options;
 mod socket;
 mod source;
 mod walk;
+mod wire;
 
 use std::cell::Cell;
 use std::fmt;

@@ -80,7 +80,7 @@ impl MetadataSource for DaemonSource {
             .zip(answers)
             .enumerate()
             .map(|(number, (path, answer))| match answer {
-                Ok(info) => Ok(info.map(|info| path_info(path, info))),
+                Ok(info) => Ok(info.map(|info| PathInfo::from_wire(path.clone(), info))),
                 Err(report) if says_not_valid(&report) => Ok(None),
                 Err(report) => Err(self.options.refused(name(number), &report)),
             });
@@ -200,20 +200,6 @@ impl MetadataSource for DaemonSource {
 /// look for these words, too.
 fn says_not_valid(report: &RemoteError) -> bool {
     plain(&report.message).contains("is not valid")
-}
-
-fn path_info(path: &StorePath, info: UnkeyedValidPathInfo) -> PathInfo {
-    PathInfo {
-        path: path.clone(),
-        nar_hash: info.nar_hash,
-        nar_size: info.nar_size,
-        references: info.references.into_iter().collect(),
-        deriver: info.deriver,
-        registration_time: info.registration_time,
-        ultimate: info.ultimate,
-        signatures: info.signatures.into_iter().collect(),
-        content_address: info.content_address,
-    }
 }
 
 /// A key in the form of the protocol, if it has one there.
