@@ -3,10 +3,10 @@
 
 use std::io::{self, Read};
 
-use super::reader::into_io;
-use crate::codec::{WireReader, failed};
+use super::reader::{into_io, read_some};
+use crate::codec::WireReader;
 use crate::dialect::Dialect;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::limits::Limits;
 use crate::value::ValidPathInfo;
 
@@ -79,15 +79,7 @@ impl<'d, R: Read> AddMultipleReader<'d, R> {
         if wanted == 0 {
             return Ok(0);
         }
-        let read = loop {
-            match self.input.get_mut().read(&mut buffer[..wanted]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|source| failed(Self::WHAT, source))?,
-            }
-        };
-        if read == 0 {
-            return Err(Error::UnexpectedEnd { what: Self::WHAT });
-        }
+        let read = read_some(self.input.get_mut(), &mut buffer[..wanted], Self::WHAT)?;
         self.left -= read as u64;
         Ok(read)
     }

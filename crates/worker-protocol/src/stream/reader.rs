@@ -75,15 +75,7 @@ impl<'a, R: Read> FramedReader<'a, R> {
             }
         }
         let wanted = buffer.len().min(self.left as usize);
-        let read = loop {
-            match self.input.get_mut().read(&mut buffer[..wanted]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                other => break other.map_err(|source| failed(Self::WHAT, source))?,
-            }
-        };
-        if read == 0 {
-            return Err(Error::UnexpectedEnd { what: Self::WHAT });
-        }
+        let read = read_some(self.input.get_mut(), &mut buffer[..wanted], Self::WHAT)?;
         // No more than was left of a number of 32 bits.
         self.left -= read as u32;
         Ok(read)
@@ -94,6 +86,20 @@ impl<R: Read> Read for FramedReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.read_some(buffer).map_err(into_io)
     }
+}
+
+/// Reads at least one byte into a buffer that has room.
+pub(super) fn read_some(input: &mut impl Read, buffer: &mut [u8], what: &'static str) -> Result<usize> {
+    let read = loop {
+        match input.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other.map_err(|source| failed(what, source))?,
+        }
+    };
+    if read == 0 {
+        return Err(Error::UnexpectedEnd { what });
+    }
+    Ok(read)
 }
 
 /// Puts an error into one of the standard library, for [`failed`] to take out again.
