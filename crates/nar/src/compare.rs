@@ -111,6 +111,41 @@ pub struct Unreadable {
     pub error: Error,
 }
 
+/// An object to compare: a name in an open directory.
+#[derive(Debug, Clone, Copy)]
+pub struct Compared<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a OsStr,
+    kind: FileType,
+}
+
+impl<'a> Compared<'a> {
+    /// The object of this name in this directory.
+    #[must_use]
+    pub fn new(directory: BorrowedFd<'a>, name: &'a OsStr) -> Self {
+        let kind = FileType::Unknown;
+        Compared {
+            directory,
+            name,
+            kind,
+        }
+    }
+
+    /// The same, which was examined a moment ago: its mode, type and all, as `stat(2)` tells it. It saves examining it again; if
+    /// something else has taken its place, that is an error of the comparison.
+    #[must_use]
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        self.kind = FileType::from_raw_mode(mode);
+        self
+    }
+}
+
+impl<'a, D: AsFd, N: AsRef<OsStr> + ?Sized> From<(&'a D, &'a N)> for Compared<'a> {
+    fn from((directory, name): (&'a D, &'a N)) -> Self {
+        Self::new(directory.as_fd(), name.as_ref())
+    }
+}
+
 /// Compares two objects in open directories: are they the same store object?
 ///
 /// Compared is what an archive holds: types, names, the executable bit, contents and link targets. Other modes, owners,
@@ -120,14 +155,15 @@ pub struct Unreadable {
 /// # Errors
 /// [`Unreadable`] with the side that cannot be read; [`Error::Changed`] in it when a file changed its size meanwhile. Where the
 /// two differ in what can be seen without reading, that is a difference and no error.
-pub fn compare_trees(
-    one: (impl AsFd, impl AsRef<OsStr>),
-    other: (impl AsFd, impl AsRef<OsStr>),
+pub fn compare_trees<'a>(
+    one: impl Into<Compared<'a>>,
+    other: impl Into<Compared<'a>>,
 ) -> Result<Comparison, Unreadable> {
+    let (one, other) = (one.into(), other.into());
     let name = |side, name: &OsStr| object_name(name).map_err(|error| Unreadable { side, error });
     let names = Pair {
-        one: name(Side::One, one.1.as_ref())?,
-        other: name(Side::Other, other.1.as_ref())?,
+        one: name(Side::One, one.name)?,
+        other: name(Side::Other, other.name)?,
     };
     let mut walk = Walk {
         names: &names,
@@ -140,8 +176,8 @@ pub fn compare_trees(
         content_bytes: 0,
     };
     let node = Pair {
-        one: (one.0.as_fd(), names.one.as_c_str(), FileType::Unknown),
-        other: (other.0.as_fd(), names.other.as_c_str(), FileType::Unknown),
+        one: (one.directory, names.one.as_c_str(), one.kind),
+        other: (other.directory, names.other.as_c_str(), other.kind),
     };
     match walk.node(&node, 0) {
         Ok(()) => Ok(Comparison::Same {

@@ -64,7 +64,7 @@ mod stream;
 mod walk;
 
 pub use canonicalise::canonicalise;
-pub use compare::{Comparison, Difference, Found, Side, Unreadable, compare_trees};
+pub use compare::{Compared, Comparison, Difference, Found, Side, Unreadable, compare_trees};
 pub use copy::copy_tree;
 pub use create::{RestoreOptions, SyncPolicy};
 pub use dump::{Hashed, dump, dump_path, hash_object, hash_object_with};

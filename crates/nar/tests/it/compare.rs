@@ -4,13 +4,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use superpose_nar::{Comparison, Difference, Error, Found, Side, compare_trees};
+use superpose_nar::{Compared, Comparison, Difference, Error, Found, Side, compare_trees};
 
 use crate::files::Scratch;
 use crate::model::{Node, archive, directory, executable, file, link, make, nested, trees};
@@ -190,6 +191,41 @@ fn what_cannot_be_read_is_said_to_be_of_one_side() {
     assert_eq!(missing.side, Side::One);
     let named = compare_trees((&scratch.directory, ".."), (&scratch.directory, "one")).unwrap_err();
     assert!(matches!(named.error, Error::ObjectName { .. }));
+}
+
+#[test]
+fn what_was_examined_before_may_have_been_replaced() {
+    let scratch = Scratch::new();
+    make(&file("x"), &scratch.path("one"));
+    make(&file("x"), &scratch.path("other"));
+    let compare = |mode| {
+        let one = Compared::new(scratch.directory.as_fd(), OsStr::new("one")).with_mode(0o100_444);
+        let other = Compared::new(scratch.directory.as_fd(), OsStr::new("other")).with_mode(mode);
+        compare_trees(one, other)
+    };
+    assert!(matches!(
+        compare(0o100_444),
+        Ok(Comparison::Same { content_bytes: 1 })
+    ));
+    let Ok(Comparison::Different(difference)) = compare(0o040_555) else {
+        panic!("a directory is no file");
+    };
+    // What is said of it is what is there.
+    assert!(matches!(difference.other, Found::File { .. }));
+    fs::remove_file(scratch.path("other")).unwrap();
+    make(&tree(file("x")), &scratch.path("other"));
+    let error = compare(0o100_444).unwrap_err();
+    assert_eq!(error.side, Side::Other);
+    assert!(
+        matches!(
+            error.error,
+            Error::UnsupportedType {
+                found: "directory",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
 }
 
 #[test]

@@ -13,9 +13,9 @@ use superpose_nar::Removals;
 use crate::crash::{CrashPoint, CrashPoints};
 use crate::watch::{Doing, Progress, Watch};
 
-/// On every machine: what is removed waits for the disk's journal most of the time, and not for a core. More threads than
-/// this wait for each other.
-pub(super) const THREADS: NonZero<usize> = NonZero::new(8).expect("not zero");
+/// On every machine: what is removed waits for the disk most of the time, not for a core (each file for its blocks to be
+/// discarded, with the mount option of that name and no journal). More threads than this wait for each other.
+pub(super) const THREADS: NonZero<usize> = NonZero::new(16).expect("not zero");
 
 /// Fewer trees than this for each thread are unlinked sooner than a thread is started.
 const TREES_PER_THREAD: usize = 16;

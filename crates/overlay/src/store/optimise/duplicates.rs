@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::fs::{FileType, Stat};
 use superpose_metadata::{ArchiveInfo, MetadataSource};
-use superpose_nar::{Comparison, Side, Unreadable, compare_trees, hash_object};
+use superpose_nar::{Compared, Comparison, Side, Unreadable, compare_trees, hash_object};
 use superpose_store_path::{Hash, HashPart, StorePath};
 
 use super::super::Store;
@@ -319,7 +319,9 @@ fn compare(sides: &Sides<'_>, candidate: &Candidate, bytes: &AtomicU64) -> Resul
     if is_directory(lower) && copies[1..].iter().any(|(_, _, stat)| is_directory(stat)) {
         return Err(Box::new(Reason::SeveralBelow));
     }
-    match compare_trees((sides.upper.0, name), (directory, name)) {
+    let ours = Compared::new(sides.upper.0, name).with_mode(upper.st_mode);
+    let theirs = Compared::new(*directory, name).with_mode(lower.st_mode);
+    match compare_trees(ours, theirs) {
         Ok(Comparison::Same { content_bytes }) => {
             bytes.fetch_add(content_bytes, Ordering::Relaxed);
             Ok(Duplicate {
