@@ -32,6 +32,12 @@ impl Default for ClientOffer {
     }
 }
 
+fn greet<W: Write>(out: &mut WireWriter<W>, version: Version) -> Result<()> {
+    out.number(CLIENT_MAGIC)?;
+    out.number(version.word())?;
+    out.flush()
+}
+
 /// Begins a connection as a client: all of the handshake, up to the server's consent.
 ///
 /// `out` is flushed wherever the server has to answer before more can be said.
@@ -46,11 +52,13 @@ pub fn connect<R: Read, W: Write>(
     on_log: impl FnMut(LogFrame),
 ) -> Result<Session> {
     input.begin_message();
-    out.number(CLIENT_MAGIC)?;
-    out.number(offer.version.word())?;
-    out.flush()?;
-
-    read_magic(input, SERVER_MAGIC, "Nix daemon")?;
+    let greeted = greet(out, offer.version);
+    match (greeted, read_magic(input, SERVER_MAGIC, "Nix daemon")) {
+        (Ok(()), answer) => answer?,
+        // What it said before it went tells more than that it is gone.
+        (Err(_), Err(text @ Error::Greeting { .. })) => return Err(text),
+        (Err(gone), _) => return Err(gone),
+    }
     let peer_version = Version::from_word(input.number("the protocol version")?)?;
     if peer_version.major != Version::CURRENT.major || peer_version < Version::MINIMUM {
         return Err(Error::PeerVersion {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handshake: who is refused, what is flushed when, and what a peer that speaks something else leads to.
 
+use std::io::{self, ErrorKind, Write};
+
 use superpose_worker_protocol::{
     Cause, ClientOffer, Error, Feature, Features, Limits, LogFrame, RemoteError, ServerOffer, Trust, Version,
     WireReader, WireWriter, accept, connect, refuse,
@@ -206,6 +208,33 @@ fn a_wrapper_that_speaks_plain_text_is_quoted() {
         "protocol mismatch: expected the greeting of a Nix daemon, found `This account is not available.`"
     );
     assert_eq!(error.cause(), Cause::Peer);
+}
+
+#[test]
+fn what_a_peer_said_before_it_went_is_told() {
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let error = |said: &[u8]| {
+        let mut input = WireReader::new(said, Limits::for_replies());
+        let mut out = WireWriter::new(Gone);
+        connect(&mut input, &mut out, &ClientOffer::default(), |_| {}).unwrap_err()
+    };
+    let text = error(b"This account is not available.\n");
+    assert!(
+        matches!(&text, Error::Greeting { found, .. } if found.contains("not available")),
+        "{text}"
+    );
+    for nothing in [b"".as_slice(), &words(&[SERVER, 0x126])] {
+        let gone = error(nothing);
+        assert!(matches!(gone, Error::Write { .. }), "{gone}");
+    }
 }
 
 #[test]
