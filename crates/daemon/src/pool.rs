@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opened stores, lent for the time of one request: an idle connection has none, and holds no lock of the store.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use superpose_overlay::metadata::MetadataSource;
+use superpose_overlay::metadata::{DEFAULT_CACHE_SIZE, MetadataSource};
 use superpose_overlay::{Layout, OpenOptions, Store, StoreView};
 
 use crate::error::Result;
@@ -17,8 +18,12 @@ const IDLE: Duration = Duration::from_secs(5);
 /// After how long an opened store is closed although it is in use all the time: it may be mounted anew meanwhile.
 const AGE: Duration = Duration::from_secs(60);
 
-/// Memory for pages of databases in KiB, all opened stores together. Less than what each has by default it never gets.
-const CACHES: u32 = 48 << 10;
+/// Memory for pages of databases in KiB, all opened stores together. With few clients each store has much of it: a walk over
+/// ten thousand paths then reads most pages once. Less than what it has by default a database never gets.
+const CACHES: u32 = 36 << 10;
+
+/// Fewer clients than this have no larger share each: what a store gives back later, the process may keep.
+const FEW: usize = 2;
 
 /// A store, opened as the server's access allows.
 #[derive(Debug)]
@@ -28,10 +33,13 @@ pub(crate) enum Opened {
 }
 
 #[derive(Debug)]
-struct Idle {
+struct Kept {
     opened: Opened,
-    since: Instant,
     born: Instant,
+    /// Since when nobody uses it.
+    since: Instant,
+    /// What each of its databases may take for pages, in KiB, if that is known.
+    cache: Option<u32>,
 }
 
 /// Stores that are open, and how to open more.
@@ -42,29 +50,30 @@ pub(crate) struct Pool {
     access: Access,
     /// How many questions are answered at once; each needs a store of its own, and a processor.
     most_asking: usize,
+    /// What each database may take for pages now, in KiB.
+    cache: AtomicU32,
     state: Mutex<State>,
     freed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    idle: Vec<Idle>,
+    idle: Vec<Kept>,
     asking: usize,
     /// How many wait for a turn: to wake nobody is a system call too.
     waiting: usize,
 }
 
 impl Pool {
-    pub(crate) fn new(layout: Layout, mut options: OpenOptions, access: Access) -> Self {
+    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most_asking = (2 * processors).max(4);
-        let share = u32::try_from(most_asking).map_or(0, |stores| CACHES / stores);
-        options.cache_size = options.cache_size.max(share);
         Self {
             layout,
             options,
             access,
             most_asking,
+            cache: AtomicU32::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
         }
@@ -74,12 +83,18 @@ impl Pool {
         &self.layout
     }
 
+    /// Takes note of how many clients there are: the more, the less memory each opened store has.
+    pub(crate) fn share_among(&self, clients: usize) {
+        let share = share(&self.layout, clients.clamp(FEW, self.most_asking));
+        self.cache.store(share.max(DEFAULT_CACHE_SIZE), Ordering::Relaxed);
+    }
+
     /// Asks something that does not take long. Questions of many clients at once wait for each other.
     pub(crate) fn ask<A>(&self, question: impl FnOnce(&Opened) -> Result<A>) -> Result<A> {
         let _turn = self.wait_for_turn();
-        let (opened, born) = self.take()?;
-        let answer = question(&opened);
-        self.put(opened, born);
+        let kept = self.take()?;
+        let answer = question(&kept.opened);
+        self.keep(kept);
         answer
     }
 
@@ -94,22 +109,29 @@ impl Pool {
         if self.access == Access::ReadOnly {
             return Ok(None);
         }
-        match self.take()? {
-            (Opened::Store(store), born) => Ok(Some((store, born))),
-            (Opened::View(_), _) => Ok(None),
+        let Kept { opened, born, .. } = self.take()?;
+        match opened {
+            Opened::Store(store) => Ok(Some((store, born))),
+            Opened::View(_) => Ok(None),
         }
     }
 
     /// Takes back what was lent.
     pub(crate) fn put(&self, opened: Opened, born: Instant) {
-        let now = Instant::now();
+        let since = Instant::now();
+        self.keep(Kept {
+            opened,
+            born,
+            since,
+            cache: None,
+        });
+    }
+
+    fn keep(&self, mut kept: Kept) {
+        kept.since = Instant::now();
         let mut state = self.lock();
-        if state.idle.len() < self.most_asking && now - born < AGE {
-            state.idle.push(Idle {
-                opened,
-                since: now,
-                born,
-            });
+        if state.idle.len() < self.most_asking && kept.since - kept.born < AGE {
+            state.idle.push(kept);
         }
     }
 
@@ -124,22 +146,39 @@ impl Pool {
         let is_left = !state.idle.is_empty();
         drop(state);
         // Closing takes a while; nobody waits for it.
-        drop::<Vec<Idle>>(closing);
+        drop::<Vec<Kept>>(closing);
         is_left
     }
 
-    fn take(&self) -> Result<(Opened, Instant)> {
+    fn take(&self) -> Result<Kept> {
         // The one that was used last: what is not needed grows old.
-        if let Some(idle) = self.lock().idle.pop() {
-            return Ok((idle.opened, idle.born));
+        let idle = self.lock().idle.pop();
+        let mut kept = match idle {
+            Some(kept) => kept,
+            None => self.open()?,
+        };
+        let cache = self.cache.load(Ordering::Relaxed);
+        if kept.cache != Some(cache) {
+            kept.opened.set_cache_size(cache)?;
+            kept.cache = Some(cache);
         }
+        Ok(kept)
+    }
+
+    fn open(&self) -> Result<Kept> {
         let opened = match self.access {
             Access::ReadWrite => {
                 Opened::Store(Box::new(Store::open(self.layout.clone(), self.options.clone())?))
             }
             Access::ReadOnly => Opened::View(Box::new(StoreView::open_verified(&self.layout)?)),
         };
-        Ok((opened, Instant::now()))
+        let born = Instant::now();
+        Ok(Kept {
+            opened,
+            born,
+            since: born,
+            cache: None,
+        })
     }
 
     fn wait_for_turn(&self) -> Turn<'_> {
@@ -157,6 +196,17 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What each database of a store may take for pages if so many stores are open, in KiB.
+fn share(layout: &Layout, stores: usize) -> u32 {
+    let mut databases = 1;
+    let mut store = layout;
+    while let Layout::Overlay(overlay) = store {
+        databases += 1;
+        store = &overlay.lower;
+    }
+    u32::try_from(stores.max(1) * databases).map_or(0, |databases| CACHES / databases)
 }
 
 /// Somebody may ask.
@@ -177,6 +227,14 @@ impl Drop for Turn<'_> {
 }
 
 impl Opened {
+    fn set_cache_size(&self, kibibytes: u32) -> Result<()> {
+        match self {
+            Self::Store(store) => store.set_cache_size(kibibytes)?,
+            Self::View(view) => view.set_cache_size(kibibytes)?,
+        }
+        Ok(())
+    }
+
     /// Asks what is known of paths.
     pub(crate) fn with<A>(&self, question: impl FnOnce(&dyn MetadataSource) -> A) -> A {
         match self {

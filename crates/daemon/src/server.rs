@@ -115,6 +115,7 @@ impl Server {
             wake,
             options,
         };
+        shared.pool.share_among(0);
         shared.pool.ask(|_| Ok(()))?;
         Ok(Self {
             shared: Arc::new(shared),
@@ -282,6 +283,7 @@ impl Slot {
         connections.next += 1;
         let number = connections.next;
         connections.open.insert(number, (Arc::clone(link), peer.uid));
+        shared.pool.share_among(connections.open.len());
         drop(connections);
         Self {
             shared: Arc::clone(shared),
@@ -292,7 +294,10 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.shared.connections().open.remove(&self.number);
+        let mut connections = self.shared.connections();
+        connections.open.remove(&self.number);
+        self.shared.pool.share_among(connections.open.len());
+        drop(connections);
         self.shared.wake();
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use superpose_store_path::StorePath;
 
-use super::read::{Names, REFERENCES, Reader, dangling};
+use super::names::{KnownNames, Names, dangling};
+use super::read::{REFERENCES, Reader};
 use super::room::Room;
 use super::rows::info_columns;
 use crate::graph::Graph;
@@ -51,7 +52,8 @@ impl Reader<'_> {
     fn paths_in_order(&self, graph: &Graph<i64>) -> Result<Vec<StorePath>> {
         let mut numbers: Vec<(i64, u32)> = graph.keys().iter().copied().zip(0..).collect();
         numbers.sort_unstable();
-        let mut names = Names::new(self)?;
+        let mut known = KnownNames::default();
+        let mut names = Names::new(self, &mut known)?;
         let mut paths = vec![None; graph.len()];
         for (id, number) in numbers {
             paths[number as usize] = Some(names.of(id, &|| referrer_row(graph, number))?);

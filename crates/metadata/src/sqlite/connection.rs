@@ -92,10 +92,15 @@ fn journal_mode(options: &OpenDatabase) -> &'static str {
 }
 
 /// Sets up a connection and returns the journal mode that it is in then.
+/// Sets how much memory the connection's cache of pages may take, in KiB.
+pub(super) fn set_cache_size(connection: &Connection, kibibytes: u32) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -i64::from(kibibytes))
+}
+
 fn set_up(connection: &Connection, options: &OpenDatabase, journal_mode: &str) -> rusqlite::Result<String> {
     connection.busy_timeout(SQLITE_SLICE.min(options.busy_limit))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    connection.pragma_update(None, "cache_size", -i64::from(options.cache_size))?;
+    set_cache_size(connection, options.cache_size)?;
     // The cascades are part of what deleting a path means.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true)?;
     connection.execute_batch(match options.sync {

@@ -12,9 +12,10 @@ use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 use super::big_lock::BigLock;
 use super::busy::retry;
-use super::connection::open_read_write;
+use super::connection::{open_read_write, set_cache_size};
 use super::fault::explain;
 use super::files::{Files, io_error};
+use super::names::KnownNames;
 use super::options::{OpenDatabase, OpenMode};
 use super::read::Reader;
 use super::read_only::{ATTEMPTS, PAUSE, ReadOnlyConnection, Way};
@@ -54,6 +55,7 @@ enum Backing {
     ReadWrite {
         connection: Connection,
         number: u64,
+        names: Box<RefCell<KnownNames>>,
         _lock: BigLock,
     },
     ReadOnly(Box<RefCell<ReadOnlyConnection>>),
@@ -86,6 +88,7 @@ impl Database {
                 Backing::ReadWrite {
                     connection,
                     number: next_connection(),
+                    names: Box::default(),
                     _lock: lock,
                 }
             }
@@ -163,6 +166,22 @@ impl Database {
     pub fn release_reserved_space(&self) -> Result<()> {
         self.writable()?;
         reserved::release(&self.files).map_err(io_error("removing", &self.files.reserved))
+    }
+
+    /// Changes how much memory pages of the database may take, in KiB. What is larger now shrinks at once.
+    ///
+    /// # Errors
+    /// If SQLite refuses.
+    pub fn set_cache_size(&self, kibibytes: u32) -> Result<()> {
+        let set = |connection: &Connection| {
+            set_cache_size(connection, kibibytes)
+                .map_err(|error| explain(&self.files.database, "changing the cache", error))
+        };
+        match &self.backing {
+            Backing::ReadWrite { connection, .. } => set(connection),
+            // It has the default again when somebody writes to the database and it is opened anew.
+            Backing::ReadOnly(connection) => set(connection.borrow().connection()),
+        }
     }
 
     /// Makes all committed transactions durable: writes the log to the disk.
@@ -299,7 +318,15 @@ impl MetadataSource for Database {
     }
 
     fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
-        self.read(|reader| reader.path_infos(paths))
+        match &self.backing {
+            Backing::ReadWrite { names, .. } => self.read(|reader| {
+                let mut names = names.borrow_mut();
+                names.refresh(reader)?;
+                reader.path_infos(paths, &mut names)
+            }),
+            // What was read without locks may be of several states.
+            Backing::ReadOnly(_) => self.read(|reader| reader.path_infos(paths, &mut KnownNames::default())),
+        }
     }
 
     fn archives(&self, paths: &[StorePath]) -> Result<Vec<Option<ArchiveInfo>>> {

@@ -12,6 +12,7 @@ mod descriptors;
 mod fault;
 mod files;
 mod liveness;
+mod names;
 mod options;
 mod read;
 mod read_only;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Questions about single paths.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use rusqlite::{CachedStatement, Connection, Row};
 use superpose_store_path::{HashPart, StoreDir, StorePath};
 
 use super::fault::explain;
+use super::names::{KnownNames, Names};
 use super::room::Room;
 use super::rows::{Record, info_columns};
 use crate::{ArchiveInfo, Error, Outputs, PathInfo, Result, Visit};
@@ -139,10 +139,15 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn path_infos(&self, paths: &[StorePath]) -> Result<Vec<Option<PathInfo>>> {
+    /// Returns what is known of paths; what `known` has of the names of rows need not be read.
+    pub(super) fn path_infos(
+        &self,
+        paths: &[StorePath],
+        known: &mut KnownNames,
+    ) -> Result<Vec<Option<PathInfo>>> {
         let _room = Room::for_paths(self.connection, paths.len());
         let mut info_by_path = self.prepare(INFO_BY_PATH)?;
-        let mut names = Names::new(self)?;
+        let mut names = Names::new(self, known)?;
         let mut text = FullPath::new(self.store_dir);
         let mut found = self.in_path_order(paths, |path| {
             let name = || self.store_dir.join(path);
@@ -248,7 +253,7 @@ impl<'a> Reader<'a> {
 
     /// Returns the full path of an id, or what there is to say instead.
     pub(super) fn name_of(&self, id: i64) -> Result<String> {
-        let path = Names::new(self)?.of(id, &|| row_name(id))?;
+        let path = Names::new(self, &mut KnownNames::default())?.of(id, &|| row_name(id))?;
         Ok(self.store_dir.join(&path))
     }
 
@@ -355,53 +360,5 @@ impl<'a> FullPath<'a> {
         self.text.clear();
         self.store_dir.push(path, &mut self.text);
         &self.text
-    }
-}
-
-/// The paths of ids, each read once.
-pub(super) struct Names<'a> {
-    reader: Reader<'a>,
-    path_by_id: Query<'a>,
-    known: HashMap<i64, StorePath>,
-}
-
-impl<'a> Names<'a> {
-    pub(super) fn new(reader: &Reader<'a>) -> Result<Self> {
-        Ok(Self {
-            reader: *reader,
-            path_by_id: reader.prepare(PATH_BY_ID)?,
-            known: HashMap::new(),
-        })
-    }
-
-    /// Tells the path of an id that was read otherwise.
-    fn insert(&mut self, id: i64, path: &StorePath) {
-        self.known.insert(id, path.clone());
-    }
-
-    /// Returns the path of an id that another row refers to.
-    pub(super) fn of(&mut self, id: i64, referrer: &dyn Fn() -> String) -> Result<StorePath> {
-        if let Some(path) = self.known.get(&id) {
-            return Ok(path.clone());
-        }
-        let reader = self.reader;
-        let name = || row_name(id);
-        let found = self
-            .path_by_id
-            .first(id, |row| reader.record(row, &name).path(0, "ValidPaths.path"))?;
-        let path = found.ok_or_else(|| dangling(reader.database, id, referrer()))?;
-        self.known.insert(id, path.clone());
-        Ok(path)
-    }
-}
-
-/// Makes the error of a reference to a row that does not exist.
-pub(super) fn dangling(database: &Path, id: i64, row: String) -> Error {
-    Error::ColumnValue {
-        database: database.to_owned(),
-        row,
-        column: "Refs.reference",
-        expected: "the id of a valid path",
-        found: format!("the integer {id}"),
     }
 }

@@ -37,7 +37,7 @@ impl<'a> Room<'a> {
         if self.before.is_none()
             && paths >= LARGE
             && let Ok(before) = cache_size(self.connection)
-            && before != LARGE_CACHE
+            && before > LARGE_CACHE
         {
             self.before = Some(before);
             self.set(LARGE_CACHE);

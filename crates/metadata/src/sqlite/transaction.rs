@@ -10,6 +10,7 @@ use super::busy::retry;
 use super::copy_in::{CopyStats, KnownOutputs};
 use super::database::Database;
 use super::fault::explain;
+use super::names::KnownNames;
 use super::register::RegisterStats;
 use super::room::Room;
 use super::write::{Columns, Writer};
@@ -157,7 +158,10 @@ impl<'a> Transaction<'a> {
     pub fn add_signatures(&mut self, path: &StorePath, signatures: &[Signature]) -> Result<()> {
         let writer = self.writer()?;
         let reader = writer.reader();
-        let info = reader.path_infos(std::slice::from_ref(path))?.pop().flatten();
+        let info = reader
+            .path_infos(std::slice::from_ref(path), &mut KnownNames::default())?
+            .pop()
+            .flatten();
         let mut all = info.ok_or_else(|| reader.not_valid(path))?.signatures;
         all.extend_from_slice(signatures);
         let text = join_signatures(all);

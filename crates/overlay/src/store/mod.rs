@@ -179,6 +179,19 @@ impl Store {
         &self.layout
     }
 
+    /// Changes how much memory pages of each of its databases may take, in KiB. At first that is
+    /// [`DEFAULT_CACHE_SIZE`](superpose_metadata::DEFAULT_CACHE_SIZE).
+    ///
+    /// # Errors
+    /// If SQLite refuses.
+    pub fn set_cache_size(&self, kibibytes: u32) -> Result<()> {
+        self.database.set_cache_size(kibibytes)?;
+        match &self.below {
+            Some(below) => below.lower.set_cache_size(kibibytes),
+            None => Ok(()),
+        }
+    }
+
     /// The merged metadata: upper database first, then the lower store. Asking writes nothing.
     #[must_use]
     pub fn metadata(&self) -> Merged<'_> {

@@ -51,8 +51,6 @@ pub struct OpenOptions {
     pub durability: Durability,
     /// How long to wait for a lock or a busy database; without a limit as long as it takes, as Nix does.
     pub wait_limit: Option<Duration>,
-    /// Most memory for pages of the store's database, in KiB; it is not taken at once.
-    pub cache_size: u32,
     /// How long a remount hook may run.
     pub hook_limit: Duration,
     /// How many bytes of an object that arrives are held in memory, so that one that is valid already is not written at all.
@@ -71,7 +69,6 @@ impl Default for OpenOptions {
         OpenOptions {
             durability: Durability::default(),
             wait_limit: None,
-            cache_size: superpose_metadata::DEFAULT_CACHE_SIZE,
             hook_limit: HOOK_TIME_LIMIT,
             arriving_memory: ARRIVING,
             watch: Watch::default(),
@@ -161,7 +158,6 @@ impl Store {
         if let Some(limit) = options.wait_limit {
             database.busy_limit = limit;
         }
-        database.cache_size = options.cache_size;
         let database = Database::open(&database)?;
         let temp_roots = Protection::new(&state, &settings.store_dir);
         let mut store = Store {

@@ -121,6 +121,25 @@ impl StoreView {
         }
     }
 
+    /// Changes how much memory pages of each database that is open may take, in KiB. One that changes is opened anew, with
+    /// what it takes by default.
+    ///
+    /// # Errors
+    /// If SQLite refuses.
+    pub fn set_cache_size(&self, kibibytes: u32) -> Result<()> {
+        match self.parts.get() {
+            None | Some(Parts::Daemon(_)) => {}
+            Some(Parts::Local(database)) => database.set_cache_size(kibibytes)?,
+            Some(Parts::Overlay { upper, lower, .. }) => {
+                if let Upper::Database(database) = upper {
+                    database.set_cache_size(kibibytes)?;
+                }
+                lower.set_cache_size(kibibytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The parts, opened now if they were not.
     fn parts(&self) -> Result<&Parts> {
         if let Some(parts) = self.parts.get() {
