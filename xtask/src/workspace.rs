@@ -54,6 +54,14 @@ pub(crate) fn time_factor() -> Result<u32> {
     }
 }
 
+/// What this run's environment says of what is left to chance.
+pub(crate) fn chance() -> Vec<(&'static str, String)> {
+    let names = ["SUPERPOSE_SEED", "SUPERPOSE_STEPS", "SUPERPOSE_STRESS_SECONDS"];
+    let set = names.into_iter().map(|name| (name, std::env::var(name)));
+    set.filter_map(|(name, value)| Some((name, value.ok()?)))
+        .collect()
+}
+
 /// Whether a program of this name is found in `PATH`.
 pub(crate) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -12,6 +12,7 @@ use super::image;
 use super::scenario::Stage;
 use super::verdict::Verdict;
 use crate::test::Tally;
+use crate::workspace;
 
 /// Where the suites work.
 const SCRATCH: &str = "/scratch";
@@ -51,6 +52,12 @@ impl SuiteRun {
         self
     }
 
+    /// Sets a variable of the environment, unless this run's own names another value.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), json!(value));
+        self
+    }
+
     /// Runs it as somebody without rights.
     pub(crate) fn as_nobody(mut self) -> Self {
         self.is_nobody = true;
@@ -73,6 +80,9 @@ impl SuiteRun {
         let scratch = dir.join("scratch.img");
         image::ext4(&stage.room.tools, SCRATCH_MEBIBYTES, &scratch)?;
         let mut environment = self.environment;
+        for (name, value) in workspace::chance() {
+            environment.insert(name.to_owned(), json!(value));
+        }
         environment.insert("SUPERPOSE_SCRATCH".to_owned(), json!(SCRATCH));
         environment.insert("SUPERPOSE_REQUIRE".to_owned(), json!(self.required));
         let mut guest = Guest::new(stage.room, stage.kernel, &name, "suite")

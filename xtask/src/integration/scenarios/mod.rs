@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The scenarios, one a file.
 
+pub(crate) mod stock_nix;
+pub(crate) mod suites;
 pub(crate) mod worked_example;
