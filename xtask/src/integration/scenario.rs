@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
 use super::room::Room;
-use super::scenarios::{stock_nix, suites, worked_example};
+use super::scenarios::{odd_layers, stock_nix, suites, worked_example};
 use crate::test::Tally;
 
 /// Something to be tried on real kernels.
@@ -31,7 +31,12 @@ pub(crate) struct Stage<'a> {
 }
 
 /// All of them, in the order in which they start.
-pub(crate) const SCENARIOS: [Scenario; 3] = [suites::SCENARIO, stock_nix::SCENARIO, worked_example::SCENARIO];
+pub(crate) const SCENARIOS: [Scenario; 4] = [
+    suites::SCENARIO,
+    odd_layers::SCENARIO,
+    stock_nix::SCENARIO,
+    worked_example::SCENARIO,
+];
 
 /// The kernel of a quick run.
 pub(crate) const QUICK_KERNEL: Release = Release::Trixie;

@@ -27,6 +27,12 @@ use rustix::process::{Pid, WaitOptions, WaitStatus};
 use ending::Ending;
 use order::Order;
 
+/// Where the starter puts the programs of the project.
+const PROGRAMS: &str = "/opt/superpose";
+
+/// Where those who need room work; what the order mounts there.
+const SCRATCH: &str = "/scratch";
+
 /// Where the part leaves its ending for process 1.
 const ENDING: &str = "/run/superpose-ending";
 
@@ -75,6 +81,12 @@ fn part() -> Result<Ending> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LC_ALL", "C")
+        .env("SUPERPOSE_BIN", format!("{PROGRAMS}/superpose"))
+        .env(
+            "SUPERPOSE_CRASH_BIN",
+            format!("{PROGRAMS}/superpose-crash-points"),
+        )
+        .env("SUPERPOSE_SCRATCH", SCRATCH)
         .spawn()
         .context("starting the part")?;
     let status = reap_until(Pid::from_child(&child))?;
