@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What all guests of a run share: what was prepared, where their files lie, how much time they get.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::accelerator::Accelerator;
 use super::disk::Disk;
@@ -23,6 +23,8 @@ pub(crate) struct Room {
     pub(crate) accelerator: Accelerator,
     stock_nix: PathBuf,
     time_factor: u32,
+    /// Held as long as the room is: a second run would make the images anew under the guests of the first.
+    _lock: File,
 }
 
 impl Room {
@@ -32,6 +34,7 @@ impl Room {
             let dir = base.join(dir);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
+        let lock = lock(&base.join("lock"))?;
         let tools = Tools::prepare(base)?;
         let kernels = releases
             .iter()
@@ -45,6 +48,7 @@ impl Room {
             accelerator: Accelerator::Tcg,
             stock_nix,
             time_factor: workspace::time_factor()?,
+            _lock: lock,
         };
         if let Some(kernel) = kernels.first() {
             room.accelerator = Accelerator::choose(&room, kernel)?;
@@ -90,6 +94,21 @@ impl Room {
             }
         }
         Ok(())
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between our own runs; no Nix looks at this file"
+)]
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another run of `cargo xtask integration` has {}", path.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

@@ -22,13 +22,15 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 /// Modules of the suite.
 const TRIALS: [&str; 3] = ["turns::", "serving::", "serving_builds::"];
 
-/// Fewer than on the machine itself, where each takes a tenth of the time.
-const STEPS: &str = "60";
+/// Fewer turns than on the machine itself, where each takes a tenth of the time.
+const STEPS: &str = "120";
+const QUICK_STEPS: &str = "30";
 
 fn run(stage: &Stage<'_>) -> Result<Tally> {
+    let steps = if stage.is_quick { QUICK_STEPS } else { STEPS };
     SuiteRun::new("stock")
         .filters(&TRIALS)
-        .variable("SUPERPOSE_STEPS", STEPS)
+        .variable("SUPERPOSE_STEPS", steps)
         .limit(Duration::from_secs(600))
         .run(stage)
 }
