@@ -12,7 +12,7 @@ use crate::test::Tally;
 
 pub(crate) const SCENARIO: Scenario = Scenario {
     name: "suites",
-    about: "the whole black-box suites host, root and stock, as root and as an ordinary user",
+    about: "the black-box suites host, root and stock, as root and as an ordinary user; stores on real mounts",
     kernels: &Release::ALL,
     is_quick: false,
     is_alone: false,
@@ -32,6 +32,7 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
         SuiteRun::new("host").as_nobody(),
         SuiteRun::new("host"),
         SuiteRun::new("root"),
+        SuiteRun::of_crate("store"),
         SuiteRun::new("stock"),
     ] {
         tally.add(run.leaving_out(&LEFT_OUT).limit(TIME_LIMIT).run(stage)?);
