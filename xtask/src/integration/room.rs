@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use xshell::Shell;
 
 use super::accelerator::Accelerator;
 use super::disk::Disk;
@@ -90,7 +91,7 @@ impl Room {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(scenario) && name.ends_with(&end) {
                 let path = entry.path();
-                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+                Shell::new()?.remove_path(&path)?;
             }
         }
         Ok(())

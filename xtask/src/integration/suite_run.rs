@@ -94,7 +94,7 @@ impl SuiteRun {
     }
 
     /// Runs it as somebody without rights.
-    pub(crate) fn as_nobody(mut self) -> Self {
+    pub(crate) fn by_nobody(mut self) -> Self {
         self.is_nobody = true;
         self
     }

@@ -29,7 +29,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(45 * 60);
 fn run(stage: &Stage<'_>) -> Result<Tally> {
     let mut tally = Tally::default();
     for run in [
-        SuiteRun::new("host").as_nobody(),
+        SuiteRun::new("host").by_nobody(),
         SuiteRun::new("host"),
         SuiteRun::new("root"),
         SuiteRun::of_crate("store"),

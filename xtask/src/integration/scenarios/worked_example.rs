@@ -42,7 +42,7 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
         SuiteRun::of_crate("real"),
         SuiteRun::of_crate("mounting"),
         SuiteRun::new("root").filters(&ROOT).leaving_out(&["::serve"]),
-        SuiteRun::new("host").filters(&HOST).as_nobody(),
+        SuiteRun::new("host").filters(&HOST).by_nobody(),
     ] {
         tally.add(run.limit(TIME_LIMIT).run(stage)?);
     }
