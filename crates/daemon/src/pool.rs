@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opened stores, lent for the time of one request: an idle connection has none, and holds no lock of the store.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use superpose_overlay::metadata::{DEFAULT_CACHE_SIZE, MetadataSource};
@@ -54,6 +55,8 @@ pub(crate) struct Pool {
     cache: AtomicU32,
     state: Mutex<State>,
     freed: Condvar,
+    /// Wakes who calls [`close_idle`](Self::close_idle).
+    wake: Arc<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -62,10 +65,12 @@ struct State {
     asking: usize,
     /// How many wait for a turn: to wake nobody is a system call too.
     waiting: usize,
+    /// Whether somebody will look for idle stores by himself, and need not be woken.
+    is_watched: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access) -> Self {
+    pub(crate) fn new(layout: Layout, options: OpenOptions, access: Access, wake: Arc<OwnedFd>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most_asking = (2 * processors).max(4);
         Self {
@@ -76,6 +81,7 @@ impl Pool {
             cache: AtomicU32::default(),
             state: Mutex::default(),
             freed: Condvar::new(),
+            wake,
         }
     }
 
@@ -130,12 +136,20 @@ impl Pool {
     fn keep(&self, mut kept: Kept) {
         kept.since = Instant::now();
         let mut state = self.lock();
-        if state.idle.len() < self.most_asking && kept.since - kept.born < AGE {
-            state.idle.push(kept);
+        if state.idle.len() >= self.most_asking || kept.since - kept.born >= AGE {
+            return;
+        }
+        state.idle.push(kept);
+        // Of a question on an old connection the server's loop knows nothing: it would sleep, and the store stay open.
+        let is_news = !std::mem::replace(&mut state.is_watched, true);
+        drop(state);
+        if is_news {
+            wake(&self.wake);
         }
     }
 
-    /// Closes what was not used for a while; tells whether something is left that will have to be closed.
+    /// Closes what was not used for a while; tells whether something is left that will have to be closed, and is to be
+    /// looked for again then.
     pub(crate) fn close_idle(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
@@ -143,7 +157,9 @@ impl Pool {
             .into_iter()
             .partition(|idle| now - idle.since >= IDLE || now - idle.born >= AGE);
         state.idle = staying;
-        let is_left = !state.idle.is_empty();
+        // What somebody asks at the moment comes back soon: without it, he would have to wake us every time.
+        let is_left = !state.idle.is_empty() || state.asking > 0;
+        state.is_watched = is_left;
         drop(state);
         // Closing takes a while; nobody waits for it.
         drop::<Vec<Kept>>(closing);
@@ -207,6 +223,12 @@ fn share(layout: &Layout, stores: usize) -> u32 {
         store = &overlay.lower;
     }
     u32::try_from(stores.max(1) * databases).map_or(0, |databases| CACHES / databases)
+}
+
+/// Wakes whoever waits at an event descriptor.
+pub(crate) fn wake(event: &OwnedFd) {
+    // It fails only when it is full, and then whoever waits wakes up anyway.
+    rustix::io::write(event, &1_u64.to_ne_bytes()).ok();
 }
 
 /// Somebody may ask.
