@@ -50,8 +50,9 @@ impl Delegated {
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
         let input = theirs.try_clone().map_err(unreachable)?;
         let child = Command::new(&delegate.program)
-            .args(["--stdio", trusting, "--store", url])
+            // The features first: of what comes before them it is asked whether it is allowed.
             .args(["--extra-experimental-features", FEATURES])
+            .args(["--stdio", trusting, "--store", url])
             // The sockets of this server are none of the child's.
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
