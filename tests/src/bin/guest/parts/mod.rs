@@ -3,6 +3,7 @@
 
 mod hello;
 mod nearly_full;
+mod shared;
 mod suite;
 
 use anyhow::{Context, Result};
@@ -12,9 +13,10 @@ use crate::order::Order;
 type Part = fn(&Order) -> Result<()>;
 
 /// All parts, by the names that orders use.
-const PARTS: [(&str, Part); 3] = [
+const PARTS: [(&str, Part); 4] = [
     ("hello", hello::run),
     ("nearly-full", nearly_full::run),
+    ("shared", shared::run),
     ("suite", suite::run),
 ];
 
