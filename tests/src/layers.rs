@@ -343,6 +343,17 @@ impl Layers {
         Ok(add.succeed()?.line()?.to_owned())
     }
 
+    /// Adds a tree with one file of a length to the lower store, and gives its path.
+    ///
+    /// # Errors
+    /// If it cannot be added.
+    pub fn add_large_below(&self, length: usize) -> Result<String> {
+        let large = self.join("large");
+        fs::create_dir_all(&large)?;
+        fs::write(large.join("file"), vec![42; length])?;
+        Ok(self.below()?.arg("add").arg(large).succeed()?.line()?.to_owned())
+    }
+
     /// Writes a file beside the layers, to be added.
     ///
     /// # Errors

@@ -222,3 +222,25 @@ macro_rules! stock_trials {
         $($suite.add_for_stock(concat!(module_path!(), "::", stringify!($body)), &$needs, $body);)+
     };
 }
+
+/// Registers the trials that are run once more with a daemon before the lower store. The modules are those of their names
+/// where this is written.
+#[macro_export]
+macro_rules! overlay_trials {
+    ($suite:expr) => {
+        collecting::register($suite);
+        crashes::register($suite);
+        crashing_repairs::register($suite);
+        deleting::register($suite);
+        full_disk::register($suite);
+        hooks::register($suite);
+        nested::register($suite);
+        odd_names::register($suite);
+        optimising::register($suite);
+        repairing::register($suite);
+        run::register($suite);
+        stress::register($suite);
+        verifying::register($suite);
+        verifying_beside::register($suite);
+    };
+}

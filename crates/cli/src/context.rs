@@ -46,7 +46,8 @@ impl Context {
         let cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let (reference, mut warnings) =
             StoreReference::parse(url.as_bytes(), cwd.as_os_str().as_bytes()).map_err(Error::usage)?;
-        let (layout, more) = Layout::resolve(&reference, &environment::defaults()?)?;
+        let mut more = Vec::new();
+        let layout = Layout::resolve_warning(&reference, &environment::defaults()?, &mut more);
         for warning in more {
             if !warnings.contains(&warning) {
                 warnings.push(warning);
@@ -55,7 +56,7 @@ impl Context {
         if !self.global.quiet {
             warnings.iter().for_each(messages::warning);
         }
-        Ok(layout)
+        Ok(layout?)
     }
 
     /// The store of a daemon, if that is what a URL names, or what the command's own names.

@@ -150,7 +150,7 @@ impl Context {
             Some(delegated) => delegated,
             None => {
                 let url = self.layout().reference().to_string();
-                Delegated::start(delegate, &url, self.store_dir().clone())?
+                Delegated::start(delegate, &url, self.store_dir().clone(), self.trust)?
             }
         };
         let (shared, link, logger) = (&self.shared, &self.link, &self.logger);

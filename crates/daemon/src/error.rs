@@ -78,12 +78,19 @@ pub enum Error {
         /// The path.
         path: String,
     },
-    /// An upload is to replace what is valid. What is right is not replaced, and what is wrong is repaired at once and whole.
-    #[error("objects are not repaired by uploads: see `superpose verify --repair --from STORE`")]
-    RepairByUpload,
-    /// A verification is to repair, and nothing says with what.
-    #[error("a store is not repaired through its server: see `superpose verify --repair --from STORE`")]
-    RepairWithoutSource,
+    /// An upload is to replace what is valid and damaged. To do so would take away what is in use.
+    #[error(
+        "'{path}' is not what was registered, and is not repaired by an upload: see `superpose verify --repair --from STORE`"
+    )]
+    RepairByUpload {
+        /// The path.
+        path: String,
+    },
+    /// Objects are to be hashed as git does, which this server cannot do.
+    #[error(
+        "experimental Nix feature 'git-hashing' is disabled: this server hashes archives and contents of files only"
+    )]
+    GitHashing,
     /// An object is announced without the length of its archive, so that it would have no end.
     #[error("the archive of '{path}' is announced without its length: expected its size in bytes, found 0")]
     NoSize {

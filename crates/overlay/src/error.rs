@@ -290,6 +290,12 @@ pub enum Error {
         /// The name of the object.
         name: String,
     },
+    /// Logs are those of derivations. Another one would lie under a name that nobody looks for.
+    #[error("cannot keep a build log of '{path}': expected the path of a derivation, which ends in '.drv'")]
+    LogOfNoDerivation {
+        /// The path.
+        path: String,
+    },
     /// A flat or text object can only be made of a regular file.
     #[error("cannot add '{}' by its bare contents: expected a regular file; directories are added with nar hashing", path.display())]
     NotARegularFile {

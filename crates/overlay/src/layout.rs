@@ -79,8 +79,21 @@ impl Layout {
     /// an overlay that shares its state directory or store directory with a store below it; too deep a chain.
     pub fn resolve(reference: &StoreReference, defaults: &Defaults) -> Result<(Self, Vec<UrlWarning>)> {
         let mut warnings = Vec::new();
-        let layout = Self::resolve_at(reference, defaults, 0, &mut warnings)?;
+        let layout = Self::resolve_warning(reference, defaults, &mut warnings)?;
         Ok((layout, warnings))
+    }
+
+    /// As [`Layout::resolve`], with what is odd about the URL told also when it is refused: a setting that is missing may be
+    /// one whose name was written wrongly.
+    ///
+    /// # Errors
+    /// As [`Layout::resolve`].
+    pub fn resolve_warning(
+        reference: &StoreReference,
+        defaults: &Defaults,
+        warnings: &mut Vec<UrlWarning>,
+    ) -> Result<Self> {
+        Self::resolve_at(reference, defaults, 0, warnings)
     }
 
     fn resolve_at(

@@ -41,7 +41,6 @@ pub(crate) fn measure(path: &Path) -> Result<Usage> {
     let mut walk = Walk {
         linked: HashSet::new(),
         device: fs::fstat(&top).map_err(failed)?.st_dev,
-        pending: Vec::new(),
     };
     for (name, stat) in walk.entries(&top).map_err(failed)? {
         if FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0 {
@@ -51,12 +50,8 @@ pub(crate) fn measure(path: &Path) -> Result<Usage> {
         } else {
             usage.others += 1;
         }
-        usage.bytes += walk.count(&top, &name, &stat).map_err(failed)?;
-        while let Some(directory) = walk.pending.pop() {
-            for (name, stat) in walk.entries(&directory).map_err(failed)? {
-                usage.bytes += walk.count(&directory, &name, &stat).map_err(failed)?;
-            }
-        }
+        usage.bytes += walk.count(&stat);
+        usage.bytes += walk.below(&top, &name, &stat).map_err(failed)?;
     }
     Ok(usage)
 }
@@ -65,8 +60,13 @@ struct Walk {
     /// Files with several names that were counted.
     linked: HashSet<u64>,
     device: u64,
-    /// Directories that were counted and not yet entered. Depth is bounded by the limits of archives, so this is too.
-    pending: Vec<OwnedFd>,
+}
+
+/// A directory that was entered, and those in it that were not yet. One descriptor for each level, however many there are
+/// side by side: depth is bounded by the limits of archives.
+struct Entered {
+    directory: OwnedFd,
+    left: Vec<Vec<u8>>,
 }
 
 impl Walk {
@@ -87,26 +87,60 @@ impl Walk {
         Ok(entries)
     }
 
-    /// The space of one entry; a directory is remembered to be entered.
-    fn count(&mut self, parent: &OwnedFd, name: &[u8], stat: &Stat) -> std::result::Result<u64, Errno> {
-        if stat.st_dev != self.device {
-            return Ok(0);
+    /// The space of what is below a directory that was counted; of anything else, nothing.
+    fn below(&mut self, parent: &OwnedFd, name: &[u8], stat: &Stat) -> std::result::Result<u64, Errno> {
+        let mut bytes = 0;
+        let mut path = Vec::new();
+        if self.is_to_be_entered(stat) {
+            path.extend(self.enter(parent, name, &mut bytes)?);
         }
-        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            match fs::openat(parent.as_fd(), name, flags, Mode::empty()) {
-                Ok(directory) => self.pending.push(directory),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
+        while let Some(deepest) = path.last_mut() {
+            let Some(name) = deepest.left.pop() else {
+                path.pop();
+                continue;
+            };
+            let entered = self.enter(&deepest.directory, &name, &mut bytes)?;
+            path.extend(entered);
+        }
+        Ok(bytes)
+    }
+
+    /// Opens a directory and counts what is in it; `None` if it has vanished.
+    fn enter(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        bytes: &mut u64,
+    ) -> std::result::Result<Option<Entered>, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = match fs::openat(parent.as_fd(), name, flags, Mode::empty()) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut left = Vec::new();
+        for (name, stat) in self.entries(&directory)? {
+            *bytes += self.count(&stat);
+            if self.is_to_be_entered(&stat) {
+                left.push(name);
             }
-            return Ok(bytes);
         }
-        Ok(if stat.st_nlink > 1 && !self.linked.insert(stat.st_ino) {
-            0
-        } else {
-            bytes
-        })
+        Ok(Some(Entered { directory, left }))
+    }
+
+    fn is_to_be_entered(&self, stat: &Stat) -> bool {
+        stat.st_dev == self.device && FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+    }
+
+    /// The space of one entry.
+    fn count(&mut self, stat: &Stat) -> u64 {
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if stat.st_dev != self.device
+            || !is_directory && stat.st_nlink > 1 && !self.linked.insert(stat.st_ino)
+        {
+            return 0;
+        }
+        u64::try_from(stat.st_blocks).unwrap_or(0) * BLOCK
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn register(suite: &mut Suite) {
         lower_stores_without_directories_are_refused,
         other_store_directories_below_are_refused,
         a_chain_without_end_is_refused,
+        what_is_written_wrongly_is_named_beside_what_is_missing,
         the_full_url_of_an_overlay_is_in_its_messages
     );
 }
@@ -275,4 +276,15 @@ fn the_full_url_of_an_overlay_is_in_its_messages() -> Result<()> {
         "{status}"
     );
     Ok(())
+}
+
+/// The setting that is missing may be the one that nobody knows.
+fn what_is_written_wrongly_is_named_beside_what_is_missing() -> Result<()> {
+    refused(
+        "local-overlay://?root=/nowhere&upper-layr=/nowhere/upper&lower-store=/nowhere/lower",
+        &[
+            "ignoring unknown setting `upper-layr`",
+            "add upper-layer=DIRECTORY",
+        ],
+    )
 }

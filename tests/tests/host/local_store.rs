@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use superpose_tests::{Layers, Suite, superpose, trials};
+use superpose_tests::{Invocation, Layers, Suite, program_path, superpose, trials};
 
 use crate::object::{name_of, objects, text};
 
@@ -22,6 +22,7 @@ pub(crate) fn register(suite: &mut Suite) {
         an_archive_goes_in_as_it_came_out,
         a_path_is_named_in_many_ways,
         status_counts,
+        directories_side_by_side_are_counted_with_few_descriptors,
         the_environment_names_the_store
     );
 }
@@ -271,5 +272,23 @@ fn the_environment_names_the_store() -> Result<()> {
         wrong.errors().contains("NIX_STATE_DIR") && wrong.errors().contains("absolute"),
         "{wrong}"
     );
+    Ok(())
+}
+
+fn directories_side_by_side_are_counted_with_few_descriptors() -> Result<()> {
+    let layers = Layers::new()?;
+    let wide = layers.join("wide");
+    for number in 0..200 {
+        std::fs::create_dir_all(wide.join(format!("{number}/below")))?;
+    }
+    layers.below()?.arg("add").arg(&wide).succeed()?;
+    let status = Invocation::new("sh")
+        .args(["-c", "ulimit -n 64 && exec \"$@\"", "sh"])
+        .arg(program_path()?)
+        .arg("--store")
+        .arg(layers.lower_url())
+        .args(["status", "--json"]);
+    let status = status.succeed()?;
+    ensure!(status.json()?.to_string().contains("\"objects\":1"), "{status}");
     Ok(())
 }

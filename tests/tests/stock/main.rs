@@ -17,6 +17,7 @@ mod over_daemon;
 mod overlay_stores;
 mod serving;
 mod serving_builds;
+mod serving_uploads;
 mod serving_writes;
 mod smoke;
 mod stress;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     copying::register(&mut suite);
     serving_writes::register(&mut suite);
     serving_builds::register(&mut suite);
+    serving_uploads::register(&mut suite);
     optimising::register(&mut suite);
     deviations::register(&mut suite);
     collecting::register(&mut suite);

@@ -56,7 +56,7 @@ fn what_would_be_built_says_how(stock: StockNix) -> Result<()> {
 }
 
 /// The program of a stock Nix.
-fn path_of(stock: StockNix, name: &str) -> Result<String> {
+pub(crate) fn path_of(stock: StockNix, name: &str) -> Result<String> {
     let command = stock.program(name).into_command();
     command.get_program().to_str().map(str::to_owned).context("UTF-8")
 }
@@ -180,16 +180,7 @@ fn a_killed_server_leaves_nothing_half_made(stock: StockNix) -> Result<()> {
     let elsewhere = Layers::new()?;
     let one = elsewhere.add_below("one", "one\n", &[])?;
     let two = elsewhere.add_tree_below("two", &[&one])?;
-    let large = elsewhere.join("large");
-    fs::create_dir(&large)?;
-    fs::write(large.join("file"), vec![42; 3 << 20])?;
-    let large = elsewhere
-        .below()?
-        .arg("add")
-        .arg(&large)
-        .succeed()?
-        .line()?
-        .to_owned();
+    let large = elsewhere.add_large_below(3 << 20)?;
     let mut killed = 0;
     for point in 1.. {
         let layers = Layers::new()?;

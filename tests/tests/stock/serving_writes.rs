@@ -74,7 +74,7 @@ pub(crate) fn client_url(socket: &Path, root: &Path) -> OsString {
 
 /// Two equal stores: one behind our server, one behind a stock daemon.
 pub(crate) struct Pair {
-    layers: Layers,
+    pub(crate) layers: Layers,
     stock: StockNix,
     ours: (PathBuf, Serving),
     theirs: (PathBuf, StockDaemon),
@@ -125,7 +125,22 @@ impl Pair {
         client_url(&self.layers.join("s1"), &self.ours.0)
     }
 
-    fn their_url(&self) -> OsString {
+    /// The directory of the store behind our server.
+    pub(crate) fn our_root(&self) -> &Path {
+        &self.ours.0
+    }
+
+    /// The same of the stock daemon's.
+    pub(crate) fn their_root(&self) -> &Path {
+        &self.theirs.0
+    }
+
+    /// A path that both have.
+    pub(crate) fn library(&self) -> &str {
+        &self.library
+    }
+
+    pub(crate) fn their_url(&self) -> OsString {
         client_url(&self.layers.join("s2"), &self.theirs.0)
     }
 
@@ -146,12 +161,12 @@ impl Pair {
         Ok(ours)
     }
 
-    fn nix_store(&self, args: &[&str]) -> Result<Finished> {
+    pub(crate) fn nix_store(&self, args: &[&str]) -> Result<Finished> {
         self.both("nix-store", |run| run.args(args), text)
     }
 
     /// Both stores know the same, and neither finds anything wrong with ours.
-    fn expect_equal(&self) -> Result<()> {
+    pub(crate) fn expect_equal(&self) -> Result<()> {
         let (ours, theirs) = (rows(&self.ours.0)?, rows(&self.theirs.0)?);
         ensure!(ours == theirs, "{ours:#?}\n{theirs:#?}");
         superpose()?
@@ -228,16 +243,7 @@ fn transfers_are_the_same(stock: StockNix) -> Result<()> {
     let elsewhere = Layers::new()?;
     let one = elsewhere.add_below("one", "one\n", &[])?;
     let two = elsewhere.add_tree_below("two", &[&one])?;
-    let large = elsewhere.join("large");
-    fs::create_dir(&large)?;
-    fs::write(large.join("file"), vec![42; 5 << 20])?;
-    let large = elsewhere
-        .below()?
-        .arg("add")
-        .arg(&large)
-        .succeed()?
-        .line()?
-        .to_owned();
+    let large = elsewhere.add_large_below(5 << 20)?;
     let stream = elsewhere.below()?.args(["export", &one, &two]).succeed()?.stdout;
     let import = |run: Invocation| run.arg("--import").input(stream.clone());
     for _ in 0..2 {

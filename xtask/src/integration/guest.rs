@@ -18,6 +18,7 @@ use super::cpio::Cpio;
 use super::disk::Disk;
 use super::kernel::Kernel;
 use super::room::Room;
+use super::share::{self, Share};
 use super::verdict::Verdict;
 
 /// The emulator.
@@ -45,6 +46,8 @@ pub(crate) struct Guest<'a> {
     part: &'static str,
     arguments: Map<String, Value>,
     disks: Vec<Disk>,
+    shares: Vec<Share>,
+    network: Option<[String; 4]>,
     memory: u32,
     limit: Duration,
 }
@@ -72,6 +75,8 @@ impl<'a> Guest<'a> {
             part,
             arguments: Map::new(),
             disks: vec![Disk::read_only("tools", &room.tools.image)],
+            shares: Vec::new(),
+            network: None,
             memory: 1024,
             limit: TIME_LIMIT,
         }
@@ -87,6 +92,18 @@ impl<'a> Guest<'a> {
     pub(crate) fn disk(mut self, disk: Disk) -> Self {
         self.disks.push(disk);
         self
+    }
+
+    /// Shares a directory of the host, which it cannot write.
+    pub(crate) fn share(mut self, tag: &'static str, dir: &Path, at: &'static str) -> Result<Self> {
+        self.shares.push(Share::new(tag, dir, at)?);
+        Ok(self)
+    }
+
+    /// Has it reach a socket of the host, and nothing else; the order has the address as `server`.
+    pub(crate) fn server(mut self, socket: &Path) -> Result<Self> {
+        self.network = Some(share::network(&self.room.programs.guest, socket)?);
+        Ok(self.argument("server", share::ADDRESS))
     }
 
     /// Sets its memory, in mebibytes.
@@ -155,6 +172,10 @@ impl<'a> Guest<'a> {
         for (index, disk) in self.disks.iter().enumerate() {
             command.args(disk.arguments(index)?);
         }
+        for share in &self.shares {
+            command.args(share.arguments());
+        }
+        command.args(self.network.iter().flatten());
         Ok(command)
     }
 
@@ -177,7 +198,8 @@ impl<'a> Guest<'a> {
         }
         cpio.file("modules/list", 0o644, list.as_bytes());
         let mut bytes = cpio.finish();
-        let mounts: Vec<Value> = self.disks.iter().filter_map(Disk::order).collect();
+        let shares = self.shares.iter().map(Share::order);
+        let mounts: Vec<Value> = self.disks.iter().filter_map(Disk::order).chain(shares).collect();
         let order = json!({
             "part": self.part,
             "nonce": nonce,

@@ -30,7 +30,6 @@ pub(crate) fn squashfs(tools: &Tools, dir: &Path, image: &Path) -> Result<()> {
 }
 
 /// The same in the other form; the same directory makes the same image in both.
-#[allow(dead_code, reason = "for the scenarios that share one lower store")]
 pub(crate) fn erofs(tools: &Tools, dir: &Path, image: &Path) -> Result<()> {
     let mut command = tools.program("mkfs.erofs")?;
     command.args(["--all-root", "-T0", "-U", "00000000-0000-0000-0000-000000000001"]);

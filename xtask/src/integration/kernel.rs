@@ -17,11 +17,12 @@ use crate::debian::{self, Unpacked};
 /// Changes whenever what is unpacked does.
 const FORMAT: &str = "1";
 
-/// What every guest has: disks, a port for results, file systems, the layers themselves.
-const MODULES: [&str; 13] = [
+/// What every guest has: disks, a port for results, a network, file systems, the layers themselves.
+const MODULES: [&str; 14] = [
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
+    "virtio_net",
     "ext4",
     "xfs",
     "squashfs",

@@ -39,6 +39,7 @@ const SOURCES: [&str; 3] = [
 pub(crate) struct Programs {
     /// The first process of a guest.
     pub(crate) guest: PathBuf,
+    bin: PathBuf,
     programs: PathBuf,
     sources: PathBuf,
 }
@@ -74,10 +75,11 @@ impl Programs {
         copy(&guest, "guest", &guest_program)?;
         let programs = Self {
             guest: guest_program,
+            bin,
             programs: base.join("programs.img"),
             sources: base.join("sources.img"),
         };
-        image::squashfs(tools, &bin, &programs.programs)?;
+        image::squashfs(tools, &programs.bin, &programs.programs)?;
         let sources = base.join("sources");
         for name in SOURCES {
             copy_tree(&workspace::root().join(name), &sources.join(name))?;
@@ -88,6 +90,11 @@ impl Programs {
             .with_context(|| sources.display().to_string())?;
         image::squashfs(tools, &sources, &programs.sources)?;
         Ok(programs)
+    }
+
+    /// The program itself, which runs on any machine of this kind.
+    pub(crate) fn program(&self) -> PathBuf {
+        self.bin.join("superpose")
     }
 
     /// The disks with the programs and the sources, to be mounted in this order.

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
 use super::room::Room;
-use super::scenarios::{odd_layers, stock_nix, suites, worked_example};
+use super::scenarios::{odd_layers, shared_directory, shared_image, stock_nix, suites, worked_example};
 use crate::test::Tally;
 
 /// Something to be tried on real kernels.
@@ -31,9 +31,11 @@ pub(crate) struct Stage<'a> {
 }
 
 /// All of them, in the order in which they start.
-pub(crate) const SCENARIOS: [Scenario; 4] = [
+pub(crate) const SCENARIOS: [Scenario; 6] = [
     suites::SCENARIO,
     odd_layers::SCENARIO,
+    shared_directory::SCENARIO,
+    shared_image::SCENARIO,
     stock_nix::SCENARIO,
     worked_example::SCENARIO,
 ];

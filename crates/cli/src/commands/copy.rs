@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 
 use serde_json::json;
-use superpose_daemon::remote::Remote;
+use superpose_daemon::remote::{Remote, RemoteOptions};
 use superpose_overlay::{CopyOptions, Recursion, SignatureCheck, Store};
 
 use super::Done;
@@ -78,7 +78,7 @@ impl Args {
             (Some(daemon), None) => {
                 let to = layout_of(&self.to)?;
                 let paths = PathArguments::of(&to).many(&self.paths)?;
-                let mut remote = Remote::connect(&daemon.socket, daemon.store_dir)?;
+                let mut remote = Remote::connect(RemoteOptions::new(daemon.socket, daemon.store_dir))?;
                 let mut store = Store::open(to, open)?;
                 let copied = remote.pull(&mut store, &paths, &options)?;
                 (store.dir().clone(), copied)
@@ -86,7 +86,7 @@ impl Args {
             (None, Some(daemon)) => {
                 let from = layout_of(&self.from)?;
                 let paths = PathArguments::of(&from).many(&self.paths)?;
-                let mut remote = Remote::connect(&daemon.socket, daemon.store_dir)?;
+                let mut remote = Remote::connect(RemoteOptions::new(daemon.socket, daemon.store_dir))?;
                 let view = context.view_of(from)?;
                 let copied = remote.push(view, &paths, &options, &open.watch)?;
                 (view.layout().store_dir().clone(), copied)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, shutdown};
 use superpose_overlay::store_path::StoreDir;
-use superpose_worker_protocol::{ClientOptions, LogFrame, RemoteError, Reply, Request};
+use superpose_worker_protocol::{ClientOptions, LogFrame, RemoteError, Reply, Request, Trust};
 
 use super::Delegate;
 use crate::remote::{Connection, Error, Result};
@@ -21,8 +21,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// How long a child has to end by itself when its connection is closed: it ends its builders first.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Without them a stock Nix refuses the stores that this server has.
-const FEATURES: &str = "local-overlay-store read-only-local-store";
+/// Without them a stock Nix refuses the stores that this server has, and to be told whom to trust.
+const FEATURES: &str = "local-overlay-store read-only-local-store daemon-trust-override";
 
 /// A Nix that does for a client what this server does not. Ended when dropped, and so are its builders.
 #[derive(Debug)]
@@ -36,8 +36,12 @@ pub(crate) struct Delegated {
 }
 
 impl Delegated {
-    /// Starts the program on the store of a URL.
-    pub(crate) fn start(delegate: &Delegate, url: &str, store_dir: StoreDir) -> Result<Self> {
+    /// Starts the program on the store of a URL, for a client that is trusted or not: it does what depends on that.
+    pub(crate) fn start(delegate: &Delegate, url: &str, store_dir: StoreDir, trust: Trust) -> Result<Self> {
+        let trusting = match trust {
+            Trust::Trusted => "--force-trusted",
+            Trust::NotTrusted | Trust::Unknown => "--force-untrusted",
+        };
         let peer = delegate.program.display().to_string();
         let unreachable = |source| Error::NotStarted {
             program: peer.clone(),
@@ -46,8 +50,9 @@ impl Delegated {
         let (ours, theirs) = UnixStream::pair().map_err(unreachable)?;
         let input = theirs.try_clone().map_err(unreachable)?;
         let child = Command::new(&delegate.program)
-            .args(["--stdio", "--store", url])
+            // The features first: of what comes before them it is asked whether it is allowed.
             .args(["--extra-experimental-features", FEATURES])
+            .args(["--stdio", trusting, "--store", url])
             // The sockets of this server are none of the child's.
             .env_remove("LISTEN_FDS")
             .env_remove("LISTEN_PID")
@@ -59,7 +64,7 @@ impl Delegated {
         let child = Reaped(child);
         let out = ours.try_clone().map_err(unreachable)?;
         let line = ours.try_clone().map_err(unreachable)?;
-        let connection = Connection::over(ours, out, peer, store_dir)?;
+        let connection = Connection::to_child(ours, out, peer, store_dir)?;
         Ok(Self {
             connection,
             line,

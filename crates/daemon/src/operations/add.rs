@@ -2,11 +2,11 @@
 //! Objects whose path follows from their content.
 
 use superpose_overlay::store_path::{ContentMethod, HashAlgorithm, Name, References, StorePath};
-use superpose_overlay::{AddOptions, Source, Store};
+use superpose_overlay::{AddOptions, Outcome, Source, Store};
 use superpose_worker_protocol::{AddToStore, Operation, Reply, ValidPathInfo};
 
-use super::Upload;
 use super::query::{not_valid, unkeyed};
+use super::{Upload, repair};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -16,8 +16,8 @@ pub(super) fn from_stream(
     upload: &mut Upload<'_>,
     context: &mut Context,
 ) -> Result<Reply> {
-    if header.repair {
-        return Err(Error::RepairByUpload);
+    if header.method.method == ContentMethod::Git {
+        return Err(Error::GitHashing);
     }
     let options = AddOptions::source(header.name)
         .with_method(header.method.method, header.method.algorithm)
@@ -27,12 +27,14 @@ pub(super) fn from_stream(
         });
     let source = match options.method {
         ContentMethod::Flat | ContentMethod::Text => Source::Contents(upload),
-        // Git is refused by the store.
         _ => Source::Nar(upload),
     };
     let mut store = context.store(Operation::AddToStore)?;
-    let path = store.add(source, &options)?.path;
-    Ok(Reply::AddedPath(info_of(path, &store)?))
+    let added = store.add(source, &options)?;
+    if header.repair && added.outcome != Outcome::Stored {
+        repair::require_intact(std::slice::from_ref(&added.path), &store)?;
+    }
+    Ok(Reply::AddedPath(info_of(added.path, &store)?))
 }
 
 /// Adds a text that came with the request.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use superpose_overlay::store_path::{Name, StorePath};
+use superpose_overlay::store_path::{DerivationOutput, Name, StorePath};
 use superpose_worker_protocol::{
     BasicDerivation, BuildMode, BuildResult, BuildStatus, BuiltOutput, DerivedPath, Done, KeyedBuildResult,
     OutputsSpec, Reply, Request, SingleDerivedPath,
@@ -72,8 +72,10 @@ pub(super) fn targets(request: Request, context: &mut Context) -> Result<Reply> 
 
 /// Answers `BuildDerivation`: of a derivation that comes with the request.
 ///
-/// # Deviation
-/// Nix lets anybody build what is addressed by its content; here only trusted users have anything built in this way.
+/// # Security
+/// As in Nix others than trusted users may only have that built whose content says what its path is: nothing that they
+/// make up comes to lie under a path that means something to others. The Nix that builds for them knows that they are not
+/// trusted, and names the derivation anew.
 pub(super) fn derivation(request: Request, context: &mut Context) -> Result<Reply> {
     let Request::BuildDerivation {
         path,
@@ -91,7 +93,9 @@ pub(super) fn derivation(request: Request, context: &mut Context) -> Result<Repl
     {
         return Ok(Reply::BuildResult(already_valid(outputs)));
     }
-    context.require_trust("building a derivation that is not in the store")?;
+    if !derivation.outputs.values().all(follows_from_content) || derivation.outputs.is_empty() {
+        context.require_trust("building an input-addressed derivation that is not in the store")?;
+    }
     if context.delegates() {
         return context.delegate(&request);
     }
@@ -181,6 +185,14 @@ fn cannot(target: &DerivedPath, context: &Context) -> Error {
     Error::CannotMake {
         path: target.render(&context.dialect),
     }
+}
+
+/// Whether the path of an output follows from its content.
+fn follows_from_content(output: &DerivationOutput) -> bool {
+    matches!(
+        output,
+        DerivationOutput::Fixed { .. } | DerivationOutput::Floating { .. }
+    )
 }
 
 /// The outputs of a derivation, if all are known beforehand.

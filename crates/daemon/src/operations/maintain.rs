@@ -6,39 +6,18 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use superpose_overlay::OptimiseOptions;
 use superpose_overlay::metadata;
 use superpose_overlay::store_path::{HashEncoding, Signature, StorePath};
-use superpose_overlay::{Contents, OptimiseOptions, VerifyOptions};
-use superpose_worker_protocol::{Done, DrvOutput, Level, Operation, Realisation, Reply, RootPath};
+use superpose_worker_protocol::{Done, DrvOutput, Operation, Realisation, Reply, RootPath};
 
 use crate::context::Context;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 pub(super) fn optimise(context: &mut Context) -> Result<Reply> {
     let mut store = context.store(Operation::OptimiseStore)?;
     store.optimise(&OptimiseOptions::default())?;
     Ok(Reply::Done(Done))
-}
-
-/// Tells the client of every fault, and whether there was one.
-pub(super) fn verify(check_contents: bool, repair: bool, context: &mut Context) -> Result<Reply> {
-    if repair {
-        context.require_trust("repairing")?;
-        return Err(Error::RepairWithoutSource);
-    }
-    let mut options = VerifyOptions::default();
-    if check_contents {
-        options.contents = Contents::Check;
-    }
-    let report = context.store(Operation::VerifyStore)?.verify(&options)?;
-    for fault in &report.faults {
-        let text = format!(
-            "'{}' is not as it should be: `superpose verify` says more",
-            fault.name().display()
-        );
-        context.logger.message(Level::Error, &text);
-    }
-    Ok(Reply::Flag(!report.faults.is_empty()))
 }
 
 /// # Security

@@ -4,11 +4,13 @@
 mod add;
 mod archive;
 mod build;
+mod build_log;
 mod collect;
 mod derivations;
 mod maintain;
 mod missing;
 mod query;
+mod repair;
 mod roots;
 mod upload;
 
@@ -143,7 +145,7 @@ pub(crate) fn handle(request: Request, context: &mut Context) -> Result<Answer> 
         Request::VerifyStore {
             check_contents,
             repair,
-        } => maintain::verify(check_contents, repair, context)?,
+        } => repair::verify(check_contents, repair, context)?,
         Request::AddSignatures { path, signatures } => maintain::sign(&path, signatures, context)?,
         Request::RegisterDrvOutput(realisation) => maintain::realise(realisation, context)?,
         Request::AddPermRoot { path, root } => maintain::add_permanent_root(&path, root, context)?,
@@ -176,6 +178,7 @@ pub(crate) fn receive(request: Request, upload: &mut Upload<'_>, context: &mut C
         Request::AddToStore(header) => add::from_stream(header, upload, context)?,
         Request::AddToStoreNar { info, flags } => upload::one(info, flags, upload, context)?,
         Request::AddMultipleToStore(flags) => upload::many(flags, upload, context)?,
+        Request::AddBuildLog(derivation) => build_log::add(&derivation, upload, context)?,
         _ => return Err(Error::NotServed { operation }),
     };
     Ok(Answer::Reply(reply))

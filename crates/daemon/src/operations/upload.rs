@@ -5,12 +5,12 @@ use std::io::{self, Read};
 
 use superpose_overlay::metadata::PathInfo;
 use superpose_overlay::store_path::StorePath;
-use superpose_overlay::{ObjectStream, SignatureCheck};
+use superpose_overlay::{Imported, ObjectStream, Outcome, SignatureCheck, Store};
 use superpose_worker_protocol::{
     AddFlags, AddMultipleReader, Limits, Operation, Reply, Trust, ValidPathInfo,
 };
 
-use super::Upload;
+use super::{Upload, repair};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -24,37 +24,46 @@ pub(super) fn one(
     let info = acceptable(info).map_err(|path| Error::NoSize {
         path: context.store_dir().join(&path),
     })?;
-    let signatures = signatures(flags, context)?;
+    let signatures = signatures(flags, context);
     let mut object = One {
         info: Some(info),
         upload,
         left: 0,
     };
     let mut store = context.store(Operation::AddToStoreNar)?;
-    store.add_stream(&mut object, signatures)?;
+    let imported = store.add_stream(&mut object, signatures)?;
+    require_intact(flags, &imported, &store)?;
     Ok(Reply::Nothing(()))
 }
 
 /// Adds the objects that are in the stream.
 pub(super) fn many(flags: AddFlags, upload: &mut Upload<'_>, context: &mut Context) -> Result<Reply> {
-    let signatures = signatures(flags, context)?;
+    let signatures = signatures(flags, context);
     let mut store = context.store(Operation::AddMultipleToStore)?;
     let reader = AddMultipleReader::new(upload, Limits::for_requests(), &context.dialect)?;
     let mut objects = Many { reader };
-    store.add_stream(&mut objects, signatures)?;
+    let imported = store.add_stream(&mut objects, signatures)?;
+    require_intact(flags, &imported, &store)?;
     Ok(Reply::Nothing(()))
 }
 
 /// Who has to vouch for what comes. Only a trusted client may do it himself; the wish of another is passed over, as in Nix.
-fn signatures(flags: AddFlags, context: &Context) -> Result<SignatureCheck> {
-    if flags.repair {
-        return Err(Error::RepairByUpload);
-    }
-    Ok(if flags.without_signatures && context.trust == Trust::Trusted {
+fn signatures(flags: AddFlags, context: &Context) -> SignatureCheck {
+    if flags.without_signatures && context.trust == Trust::Trusted {
         SignatureCheck::Skipped
     } else {
         SignatureCheck::Required
-    })
+    }
+}
+
+/// Of what was to be repaired: that which was valid before has to be right.
+fn require_intact(flags: AddFlags, imported: &[Imported], store: &Store) -> Result<()> {
+    if !flags.repair {
+        return Ok(());
+    }
+    let valid = imported.iter().filter(|object| object.outcome != Outcome::Stored);
+    let valid: Vec<StorePath> = valid.map(|object| object.path.clone()).collect();
+    repair::require_intact(&valid, store)
 }
 
 /// An object whose length is not known has no end here, and a real one has one.

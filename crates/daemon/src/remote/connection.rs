@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection to a daemon, one that listens or one that is a child: the handshake, requests and streams.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{Shutdown, shutdown};
 use superpose_overlay::store_path::StoreDir;
 use superpose_worker_protocol::{
@@ -20,22 +18,23 @@ use superpose_worker_protocol::{
 };
 
 use super::error::{Error, Result};
+use super::patience::Half;
 use super::socket::reach;
 
 /// How much is read or written at once, in bytes.
 const BUFFER: usize = 64 << 10;
 
-/// How long whoever listens may take to show that it is a Nix daemon.
+/// How long a child may take to show that it is a Nix daemon.
 const GREETING: Duration = Duration::from_secs(60);
 
 /// What the protocol says.
 type Broken = superpose_worker_protocol::Error;
 
 /// What comes from the daemon.
-pub(crate) type Input = WireReader<BufReader<File>>;
+pub(crate) type Input = WireReader<BufReader<Half>>;
 
 /// What goes to the daemon.
-pub(crate) type Out = WireWriter<BufWriter<File>>;
+pub(crate) type Out = WireWriter<BufWriter<Half>>;
 
 /// A connection that both sides agreed on. After [`Error::Broken`] it is of no use.
 #[derive(Debug)]
@@ -45,12 +44,36 @@ pub(crate) struct Connection {
     dialect: Dialect,
     trust: Trust,
     /// What it is called in messages.
-    peer: String,
+    peer: Peer,
+}
+
+/// Who is at the other end, as messages name it, and how long it is waited for.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    name: String,
+    patience: Option<Duration>,
+}
+
+impl Peer {
+    /// Makes the error of a connection that broke.
+    pub(crate) fn broken(&self, source: Broken) -> Error {
+        match self.patience {
+            Some(waited) if source.io_kind() == Some(io::ErrorKind::TimedOut) => Error::Silent {
+                peer: self.name.clone(),
+                waited,
+            },
+            _ => Error::Broken {
+                peer: self.name.clone(),
+                source: Box::new(source),
+            },
+        }
+    }
 }
 
 impl Connection {
-    /// Connects to a socket.
-    pub(crate) fn to_socket(socket: &Path, store_dir: StoreDir) -> Result<Self> {
+    /// Connects to a socket, of which nothing is expected any more after some time in which it neither says nor takes
+    /// anything.
+    pub(crate) fn to_socket(socket: &Path, store_dir: StoreDir, patience: Duration) -> Result<Self> {
         let peer = socket.display().to_string();
         let unreachable = |source: io::Error| Error::Unreachable {
             peer: peer.clone(),
@@ -58,7 +81,11 @@ impl Connection {
         };
         let stream = reach(socket).map_err(unreachable)?;
         let out = stream.try_clone().map_err(unreachable)?;
-        let mut connection = Self::over(stream, out, peer.clone(), store_dir)?;
+        let peer = Peer {
+            name: peer.clone(),
+            patience: Some(patience),
+        };
+        let mut connection = Self::introduce(stream, out, peer, store_dir)?;
         connection.set_options(&ClientOptions {
             verbosity: Level::Error,
             verbose_build: false,
@@ -68,30 +95,40 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Introduces itself to whoever is at the other end of a socket, of which there are two handles.
-    pub(crate) fn over(
+    /// Introduces itself to a child at the other end of a socket, of which there are two handles. What it is asked may take
+    /// as long as it takes.
+    pub(crate) fn to_child(
         input: UnixStream,
         out: UnixStream,
-        peer: String,
+        name: String,
         store_dir: StoreDir,
     ) -> Result<Self> {
-        let limited = set_socket_timeout(&input, Timeout::Recv, Some(GREETING));
-        let (input, out) = (OwnedFd::from(input), OwnedFd::from(out));
-        let buffer = BufReader::with_capacity(BUFFER, File::from(input));
-        let mut input = WireReader::new(buffer, Limits::for_replies());
-        let mut out = WireWriter::new(BufWriter::with_capacity(BUFFER, File::from(out)));
-        let session =
-            connect(&mut input, &mut out, &ClientOffer::default(), say).map_err(|source| Error::Broken {
-                peer: peer.clone(),
-                source: Box::new(source),
+        let unreachable = |source: io::Error| Error::Unreachable {
+            peer: name.clone(),
+            source,
+        };
+        let socket = input.try_clone().map_err(unreachable)?;
+        socket.set_read_timeout(Some(GREETING)).map_err(unreachable)?;
+        let peer = Peer {
+            name: name.clone(),
+            patience: None,
+        };
+        let connection = Self::introduce(input, out, peer, store_dir)?;
+        socket.set_read_timeout(None).map_err(unreachable)?;
+        Ok(connection)
+    }
+
+    fn introduce(input: UnixStream, out: UnixStream, peer: Peer, store_dir: StoreDir) -> Result<Self> {
+        let (input, out) =
+            Half::pair(input.into(), out.into(), peer.patience).map_err(|source| Error::Unreachable {
+                peer: peer.name.clone(),
+                source,
             })?;
-        // What is asked may take as long as it takes: a collection, or a build.
-        limited
-            .and_then(|()| set_socket_timeout(input.get_ref().get_ref(), Timeout::Recv, None))
-            .map_err(|source| Error::Unreachable {
-                peer: peer.clone(),
-                source: source.into(),
-            })?;
+        let mut input = WireReader::new(BufReader::with_capacity(BUFFER, input), Limits::for_replies());
+        let mut out = WireWriter::new(BufWriter::with_capacity(BUFFER, out));
+        let session = connect(&mut input, &mut out, &ClientOffer::default(), say)
+            .map_err(|source| peer.broken(source))?;
+        out.get_mut().get_mut().end_greeting();
         Ok(Self {
             input,
             out,
@@ -105,8 +142,14 @@ impl Connection {
         self.trust
     }
 
+    /// What the other end is called.
     pub(crate) fn peer(&self) -> &str {
-        &self.peer
+        &self.peer.name
+    }
+
+    /// The other end, for errors that are made while the connection is in use.
+    pub(crate) fn other_end(&self) -> Peer {
+        self.peer.clone()
     }
 
     pub(crate) fn dialect(&self) -> &Dialect {
@@ -114,16 +157,20 @@ impl Connection {
     }
 
     pub(crate) fn broken(&self, source: Broken) -> Error {
-        Error::Broken {
-            peer: self.peer.clone(),
-            source: Box::new(source),
-        }
+        self.peer.broken(source)
+    }
+
+    /// The error of a daemon that was waited for in vain.
+    pub(crate) fn silent(&self) -> Error {
+        self.peer.broken(Broken::Write {
+            source: io::ErrorKind::TimedOut.into(),
+        })
     }
 
     /// What the daemon says of a request that failed, as an error.
     pub(crate) fn said(&self, report: &RemoteError) -> Error {
         Error::Refused {
-            peer: self.peer.clone(),
+            peer: self.peer.name.clone(),
             message: plain(&report.message),
         }
     }
@@ -225,10 +272,7 @@ impl Connection {
         fill: impl FnOnce(&mut (dyn Write + Send), &Dialect) -> Result<(), E>,
     ) -> Result<(), E> {
         let peer = self.peer.clone();
-        let broken = |source| Error::Broken {
-            peer: peer.clone(),
-            source: Box::new(source),
-        };
+        let broken = |source| peer.broken(source);
         let (input, out, dialect) = (&mut self.input, &mut self.out, &self.dialect);
         let operation: Operation = request.operation();
         request.write(out, dialect).map_err(broken)?;
@@ -262,7 +306,8 @@ impl Connection {
             // The daemon was sent less than was announced because this side could not go on.
             (Ok(Ending::Failure(_)), Err(error)) if !was_refused => Err(error),
             (Ok(Ending::Failure(report)), _) => Err(self.said(&report).into()),
-            (Err(source), filled) => Err(filled.err().unwrap_or_else(|| broken(source).into())),
+            (Err(_), Err(error)) if !was_refused => Err(error),
+            (Err(source), _) => Err(broken(source).into()),
         }
     }
 }

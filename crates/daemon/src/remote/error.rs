@@ -2,6 +2,7 @@
 //! What can go wrong between this side and a daemon.
 
 use std::io;
+use std::time::Duration;
 
 use superpose_overlay::store_path::StoreDir;
 
@@ -38,6 +39,34 @@ pub enum Error {
         /// What happened.
         #[source]
         source: Box<superpose_worker_protocol::Error>,
+    },
+    /// Nothing came from the daemon for a long time, nor did it take anything.
+    #[error(
+        "the Nix daemon at '{peer}' has neither said nor taken anything for {} seconds: expected a sign of life. See what it \
+         waits for (a lock, a full disk), or start it anew",
+        waited.as_secs()
+    )]
+    Silent {
+        /// Its socket.
+        peer: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// A copy ended in the middle. What arrived before stays.
+    #[error(
+        "the copy between this store and that of the daemon at '{peer}' broke off: {}; the same command goes on with the rest",
+        how_much(*there, *all)
+    )]
+    BrokenOff {
+        /// The socket of the daemon.
+        peer: String,
+        /// How many of the objects are valid where they were to go, if that is known.
+        there: Option<usize>,
+        /// How many were to be copied.
+        all: usize,
+        /// What happened.
+        #[source]
+        source: Box<Error>,
     },
     /// The daemon did not do what it was asked to do.
     #[error("the Nix daemon at '{peer}' says: {message}")]
@@ -80,6 +109,13 @@ pub enum Error {
     /// What the store on this side says.
     #[error(transparent)]
     Store(#[from] superpose_overlay::Error),
+}
+
+fn how_much(there: Option<usize>, all: usize) -> String {
+    match there {
+        Some(there) => format!("{there} of {all} paths are valid there now"),
+        None => format!("nobody can say how many of {all} paths are valid there now"),
+    }
 }
 
 impl From<superpose_overlay::metadata::Error> for Error {

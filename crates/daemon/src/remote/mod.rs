@@ -6,11 +6,13 @@
 
 mod connection;
 mod error;
+mod patience;
 mod pull;
 mod push;
 mod socket;
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use superpose_overlay::metadata::PathInfo;
 use superpose_overlay::store_path::{StoreDir, StorePath};
@@ -20,6 +22,9 @@ pub(crate) use connection::Connection;
 pub use error::{Error, Result};
 pub(crate) use superpose_worker_protocol::plain;
 
+/// How long a daemon may be silent, as with questions: five minutes.
+const SILENCE_LIMIT: Duration = Duration::from_secs(300);
+
 /// How many requests are sent in one burst.
 const BURST: usize = 4096;
 
@@ -27,16 +32,47 @@ const BURST: usize = 4096;
 #[derive(Debug)]
 pub struct Remote {
     connection: Connection,
+    options: RemoteOptions,
+}
+
+/// Which daemon it is, and how long it is waited for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RemoteOptions {
+    /// The socket that it listens on. The path may be longer than an address can be.
+    pub socket: PathBuf,
+    /// The logical store directory.
+    pub store_dir: StoreDir,
+    /// How long it may neither say nor take anything while something is due. It may have to wait for a lock, or write much at
+    /// once.
+    pub silence_limit: Duration,
+}
+
+impl RemoteOptions {
+    /// The daemon that listens on a socket.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>, store_dir: StoreDir) -> Self {
+        Self {
+            socket: socket.into(),
+            store_dir,
+            silence_limit: SILENCE_LIMIT,
+        }
+    }
 }
 
 impl Remote {
-    /// Connects to the daemon that listens on a socket, and introduces itself.
+    /// Connects to a daemon, and introduces itself.
     ///
     /// # Errors
     /// If nobody listens, or whoever does is no Nix daemon, or wants no client.
-    pub fn connect(socket: &Path, store_dir: StoreDir) -> Result<Self> {
+    pub fn connect(options: RemoteOptions) -> Result<Self> {
         Ok(Remote {
-            connection: Connection::to_socket(socket, store_dir)?,
+            connection: Connection::to_socket(
+                &options.socket,
+                options.store_dir.clone(),
+                options.silence_limit,
+            )?,
+            options,
         })
     }
 

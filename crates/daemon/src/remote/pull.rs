@@ -39,18 +39,40 @@ impl Remote {
             .map(|info| Request::NarFromPath(info.path.clone()))
             .collect();
         let sizes: Vec<u64> = infos.iter().map(|info| info.nar_size).collect();
+        let paths: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
+        let mut failed = None;
         let imported = self.connection.while_sending(&requests, |input, dialect| {
             let mut objects = Objects {
                 input,
                 dialect,
                 coming: infos.into_iter(),
                 left: 0,
+                failed: None,
             };
-            let imported = store.add_stream(&mut objects, options.signatures)?;
+            let imported = store.add_stream(&mut objects, options.signatures);
+            failed = objects.failed;
+            let imported = imported?;
             // A list that ends early leaves archives on their way.
             debug_assert_eq!(objects.left, 0);
             Ok::<_, Error>(imported)
-        })?;
+        });
+        let imported = match (imported, failed) {
+            (Ok(imported), _) => imported,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(why)) => {
+                let valid = store.metadata().are_valid(&paths).ok();
+                let source = match why {
+                    io::ErrorKind::TimedOut => self.connection.silent(),
+                    _ => error,
+                };
+                return Err(Error::BrokenOff {
+                    peer,
+                    there: valid.map(|valid| valid.into_iter().filter(|valid| *valid).count()),
+                    all: paths.len(),
+                    source: Box::new(source),
+                });
+            }
+        };
         let mut copied = Copied::default();
         for (imported, size) in imported.into_iter().zip(sizes) {
             if imported.outcome == Outcome::Stored {
@@ -140,6 +162,8 @@ struct Objects<'a> {
     coming: vec::IntoIter<PathInfo>,
     /// How much of the current archive is left.
     left: u64,
+    /// How the stream itself failed, if it did.
+    failed: Option<io::ErrorKind>,
 }
 
 impl Read for Objects<'_> {
@@ -148,10 +172,11 @@ impl Read for Objects<'_> {
         if room == 0 {
             return Ok(0);
         }
-        let read = self.input.get_mut().read(&mut buffer[..room])?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        let read = match self.input.get_mut().read(&mut buffer[..room]) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            other => other,
+        };
+        let read = read.inspect_err(|error| self.failed = Some(error.kind()))?;
         self.left -= read as u64;
         Ok(read)
     }
@@ -163,7 +188,10 @@ impl ObjectStream for Objects<'_> {
         let Some(info) = self.coming.next() else {
             return Ok(None);
         };
-        let ending = read_until_end(self.input, self.dialect.version, say).map_err(io::Error::other)?;
+        let ending = read_until_end(self.input, self.dialect.version, say).map_err(|error| {
+            self.failed = Some(error.io_kind().unwrap_or(io::ErrorKind::InvalidData));
+            io::Error::other(error)
+        })?;
         if let Ending::Failure(report) = ending {
             return Err(io::Error::other(plain(&report.message)));
         }

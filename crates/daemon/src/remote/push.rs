@@ -3,6 +3,7 @@
 
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use superpose_overlay::metadata::{self, MetadataSource, PathInfo};
 use superpose_overlay::nar::{NarHash, Taps, hash_object, hash_object_with};
@@ -12,6 +13,9 @@ use superpose_worker_protocol::{AddFlags, AddMultipleWriter, Operation, Request}
 
 use super::Remote;
 use super::error::{Error, Result};
+
+/// How long a daemon that broke off may take to say how much it has. Whoever waits has waited already.
+const SECOND_LOOK: Duration = Duration::from_secs(10);
 
 impl Remote {
     /// Copies valid paths into the daemon's store. What is valid there already does not travel.
@@ -59,12 +63,9 @@ impl Remote {
         let store_dir = from.store_dir();
         if self.connection.dialect().version >= Operation::AddMultipleToStore.since() {
             let request = Request::AddMultipleToStore(flags);
-            let peer = self.connection.peer().to_owned();
-            let broken = |source| Error::Broken {
-                peer: peer.clone(),
-                source: Box::new(source),
-            };
-            self.connection.upload(&request, |stream, dialect| {
+            let peer = self.connection.other_end();
+            let broken = |source| peer.broken(source);
+            let sent = self.connection.upload(&request, |stream, dialect| {
                 let mut list = AddMultipleWriter::new(stream, infos.len() as u64, dialect).map_err(broken)?;
                 for info in &infos {
                     watch.go_on()?;
@@ -74,7 +75,8 @@ impl Remote {
                 }
                 list.finish().map_err(broken)?;
                 Ok::<(), Error>(())
-            })?;
+            });
+            sent.map_err(|error| self.broken_off(&infos, error))?;
         } else {
             for info in &infos {
                 watch.go_on()?;
@@ -82,9 +84,10 @@ impl Remote {
                     info: info.to_wire(),
                     flags,
                 };
-                self.connection.upload(&request, |mut stream, _| {
+                let uploaded = self.connection.upload(&request, |mut stream, _| {
                     send(directory.as_fd(), info, store_dir, &mut stream)
-                })?;
+                });
+                uploaded.map_err(|error| self.broken_off(&infos, error))?;
                 sent(info);
             }
         }
@@ -94,6 +97,26 @@ impl Remote {
             copied.paths.push(info.path);
         }
         Ok(copied)
+    }
+
+    /// Says of a connection that broke in the middle how much is there, by asking on another one. A daemon that says why it
+    /// goes on with nothing has said all.
+    fn broken_off(&self, infos: &[PathInfo], error: Error) -> Error {
+        if !matches!(error, Error::Broken { .. } | Error::Silent { .. }) {
+            return error;
+        }
+        let paths: Vec<StorePath> = infos.iter().map(|info| info.path.clone()).collect();
+        let mut options = self.options.clone();
+        options.silence_limit = options.silence_limit.min(SECOND_LOOK);
+        let asked = Remote::connect(options).and_then(|mut other| other.are_valid(&paths));
+        Error::BrokenOff {
+            peer: self.connection.peer().to_owned(),
+            there: asked
+                .ok()
+                .map(|valid| valid.into_iter().filter(|valid| *valid).count()),
+            all: paths.len(),
+            source: Box::new(error),
+        }
     }
 
     /// What is known here of paths that are not valid there, dependencies before dependents. Paths are protected there before

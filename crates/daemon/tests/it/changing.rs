@@ -8,7 +8,7 @@ use std::io::Write;
 use superpose_daemon::{Delegate, ServeOptions};
 use superpose_overlay::metadata::MetadataSource;
 use superpose_overlay::store_path::{
-    ContentMethod, Hash, HashAlgorithm, HashPart, Name, StorePath, hash_bytes,
+    ContentMethod, DerivationOutput, Hash, HashAlgorithm, HashPart, Name, StorePath, hash_bytes,
 };
 use superpose_worker_protocol::{
     AddFlags, AddMultipleWriter, AddToStore, BasicDerivation, Body, BuildMode, BuildResult, CollectGarbage,
@@ -28,7 +28,7 @@ fn archive(contents: &[u8]) -> Vec<u8> {
 }
 
 /// An object for which nobody vouches, and its archive.
-fn object(number: u8, contents: &[u8]) -> (ValidPathInfo, Vec<u8>) {
+pub(crate) fn object(number: u8, contents: &[u8]) -> (ValidPathInfo, Vec<u8>) {
     let nar = archive(contents);
     let path = StorePath::from_parts(HashPart::new([number; 20]), &Name::new(b"object").unwrap());
     let hash = hash_bytes(HashAlgorithm::Sha256, &nar);
@@ -36,12 +36,16 @@ fn object(number: u8, contents: &[u8]) -> (ValidPathInfo, Vec<u8>) {
     (ValidPathInfo { path, info }, nar)
 }
 
-const VOUCHED: AddFlags = AddFlags {
+pub(crate) const VOUCHED: AddFlags = AddFlags {
     repair: false,
     without_signatures: true,
 };
 
-fn upload<T: Body>(client: &mut Client, request: &Request, bytes: &[u8]) -> Result<T, RemoteError> {
+pub(crate) fn upload<T: Body>(
+    client: &mut Client,
+    request: &Request,
+    bytes: &[u8],
+) -> Result<T, RemoteError> {
     client.send(request);
     let mut stream = FramedWriter::new(&mut client.out);
     stream.write_all(bytes).unwrap();
@@ -66,7 +70,7 @@ fn list(client: &Client, objects: &[(ValidPathInfo, Vec<u8>)]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-fn is_valid(client: &mut Client, path: &StorePath) -> bool {
+pub(crate) fn is_valid(client: &mut Client, path: &StorePath) -> bool {
     client.ask(Request::IsValidPath(path.clone())).unwrap()
 }
 
@@ -77,7 +81,7 @@ fn names(served: &Served) -> usize {
         .count()
 }
 
-fn message(report: RemoteError) -> String {
+pub(crate) fn message(report: RemoteError) -> String {
     String::from_utf8(report.message).unwrap()
 }
 
@@ -197,13 +201,19 @@ fn content_leads_to_paths() {
     add(&mut client, header(ContentMethod::Flat, none.clone()), b"hello\n").unwrap();
     // What cannot be.
     add(&mut client, header(ContentMethod::Nar, none.clone()), b"hello\n").unwrap_err();
-    add(&mut client, header(ContentMethod::Git, none.clone()), &nar).unwrap_err();
+    let report = message(add(&mut client, header(ContentMethod::Git, none.clone()), &nar).unwrap_err());
+    assert!(
+        report.contains("experimental Nix feature 'git-hashing' is disabled"),
+        "{report}"
+    );
     let nowhere = BTreeSet::from([object(9, b"").0.path]);
     add(&mut client, header(ContentMethod::Text, nowhere), b"nowhere\n").unwrap_err();
     let mut repair = header(ContentMethod::Nar, none);
     repair.repair = true;
+    assert_eq!(add(&mut client, repair.clone(), &nar).unwrap(), tree);
+    fs::remove_file(served.object(&tree.path)).unwrap();
     let report = message(add(&mut client, repair, &nar).unwrap_err());
-    assert!(report.contains("not repaired by uploads"), "{report}");
+    assert!(report.contains("not repaired by an upload"), "{report}");
     served.expect_alive();
 }
 
@@ -246,21 +256,29 @@ fn who_is_not_trusted_vouches_for_nothing() {
 fn who_is_not_trusted_builds_and_records_nothing() {
     let served = Served::start_with(trusting_nobody());
     let mut client = served.client();
-    let derivation = BasicDerivation {
-        outputs: Default::default(),
-        input_srcs: BTreeSet::new(),
-        platform: b"builtin".to_vec(),
-        builder: b"/bin/sh".to_vec(),
-        args: Vec::new(),
-        env: Default::default(),
-    };
-    let request = Request::BuildDerivation {
+    let out = Name::new(b"out").unwrap();
+    let derivation = |output| Request::BuildDerivation {
         path: StorePath::from_parts(HashPart::new([5; 20]), &Name::new(b"name.drv").unwrap()),
-        derivation,
+        derivation: BasicDerivation {
+            outputs: [(out.clone(), output)].into(),
+            input_srcs: BTreeSet::new(),
+            platform: b"builtin".to_vec(),
+            builder: b"/bin/sh".to_vec(),
+            args: Vec::new(),
+            env: Default::default(),
+        },
         mode: BuildMode::Check,
     };
-    let report = client.fail::<BuildResult>(request);
+    let path = object(6, b"").0.path;
+    let report = client.fail::<BuildResult>(derivation(DerivationOutput::InputAddressed { path }));
     assert!(report.contains("for trusted users only"), "{report}");
+    // What its content says may be made for anybody, if anybody makes anything.
+    let floating = DerivationOutput::Floating {
+        method: ContentMethod::Nar,
+        algorithm: HashAlgorithm::Sha256,
+    };
+    let report = client.fail::<BuildResult>(derivation(floating));
+    assert!(report.contains("--delegate nix-daemon"), "{report}");
     let realisation = Realisation {
         id: DrvOutput::HashModulo {
             hash: Hash::sha256([5; 32]),

@@ -9,6 +9,8 @@ mod changing;
 mod hostile;
 mod limits;
 mod protecting;
+mod recording;
+mod remote;
 mod served;
 mod sockets;
 mod stopping;

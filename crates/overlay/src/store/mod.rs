@@ -3,11 +3,13 @@
 
 mod add;
 mod behind;
+mod build_log;
 mod contents;
 mod copy;
 mod delete;
 mod gc;
 mod import;
+mod intact;
 mod layer;
 mod open;
 mod optimise;

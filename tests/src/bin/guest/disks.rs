@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountFlags, UnmountFlags, mount as mount_at, unmount as unmount_at};
 
-use crate::order::{DiskMount, Order};
+use crate::order::{DiskMount, Order, Source};
 
 /// The kernel looks for disks beside whatever we do.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub(crate) fn device(serial: &str) -> Result<PathBuf> {
 /// Mounts what the order says.
 pub(crate) fn mount(order: &Order) -> Result<()> {
     for (index, disk) in order.mounts.iter().enumerate() {
-        mount_one(disk, index).with_context(|| format!("the disk '{}'", disk.serial))?;
+        mount_one(disk, index).with_context(|| disk.source.to_string())?;
     }
     Ok(())
 }
@@ -49,10 +49,17 @@ fn mount_one(disk: &DiskMount, index: usize) -> Result<()> {
         } else {
             MountFlags::empty()
         };
-        return mount_device(&device(&disk.serial)?, &disk.at, &disk.kind, flags, &disk.options);
+        let device = match &disk.source {
+            Source::Disk(serial) => device(serial)?,
+            Source::Share(tag) => tag.into(),
+        };
+        return mount_device(&device, &disk.at, &disk.kind, flags, &disk.options);
     }
+    let Source::Disk(serial) = &disk.source else {
+        bail!("only disks are covered");
+    };
     let below = PathBuf::from(format!("/run/below/{index}"));
-    mount_image(&disk.serial, &below, &disk.kind)?;
+    mount_image(serial, &below, &disk.kind)?;
     let above = PathBuf::from(format!("/run/above/{index}"));
     fs::create_dir_all(&above).with_context(|| above.display().to_string())?;
     cover(&below, &above, &disk.at)

@@ -3,7 +3,7 @@
 //!
 //! As process 1 it makes the machine usable, starts itself once more for the part that the order names, reaps whatever is
 //! orphaned, and says at the end how it went: by one line on the console that holds a word nobody else knows, and by the exit
-//! device of the emulator.
+//! device of the emulator. On the host it is started only to carry what a machine says to a socket there.
 #![forbid(unsafe_code)]
 #![allow(
     clippy::print_stdout,
@@ -16,6 +16,7 @@ mod machine;
 mod modules;
 mod order;
 mod parts;
+mod relay;
 mod results;
 
 use std::fs;
@@ -44,6 +45,14 @@ fn main() -> ExitCode {
             Err(error) => ("", Ending::of_error(error)),
         };
         return ending.announce(nonce);
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "relay") {
+        let socket = words.next().unwrap_or_default();
+        return match relay::serve(std::path::Path::new(&socket)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
     }
     let ending = Order::read().and_then(|order| parts::run(&order));
     let ending = ending.map_or_else(|error| Ending::of_error(&error), |()| Ending::Passed);

@@ -26,14 +26,32 @@ pub(crate) struct Order {
 /// A disk and its place.
 #[derive(Debug)]
 pub(crate) struct DiskMount {
-    /// The disk says it of itself.
-    pub(crate) serial: String,
+    /// What is mounted: a disk says it of itself, a directory of the host is asked for by it.
+    pub(crate) source: Source,
     pub(crate) at: PathBuf,
     pub(crate) kind: String,
     pub(crate) options: String,
     /// With a layer in memory over it, so that it can be written to as far as anybody sees.
     pub(crate) is_covered: bool,
     pub(crate) is_read_only: bool,
+}
+
+/// What is mounted.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The disk with this serial.
+    Disk(String),
+    /// The directory of the host with this tag.
+    Share(String),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Disk(serial) => write!(f, "the disk '{serial}'"),
+            Self::Share(tag) => write!(f, "the directory '{tag}' of the host"),
+        }
+    }
 }
 
 impl Order {
@@ -80,7 +98,10 @@ impl Order {
 impl DiskMount {
     fn parse(value: &Value) -> Result<Self> {
         Ok(Self {
-            serial: text_of(value, "serial")?,
+            source: match value["tag"].as_str() {
+                Some(tag) => Source::Share(tag.to_owned()),
+                None => Source::Disk(text_of(value, "serial")?),
+            },
             at: text_of(value, "at")?.into(),
             kind: text_of(value, "type")?,
             options: value["options"].as_str().unwrap_or_default().to_owned(),

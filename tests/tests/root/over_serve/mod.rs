@@ -7,7 +7,7 @@ mod odd_names;
 mod run;
 
 use anyhow::{Result, ensure};
-use superpose_tests::{Layers, Need, Suite, trials};
+use superpose_tests::{Layers, Need, Suite, overlay_trials, trials};
 
 use crate::{
     collecting, crashes, crashing_repairs, deleting, full_disk, hooks, nested, optimising, repairing, stress,
@@ -17,20 +17,7 @@ use crate::{
 pub(crate) fn register(suite: &mut Suite) {
     suite.over_serve(&LEFT_OUT, |suite| {
         trials!(suite, [Need::Root], the_lower_store_is_that_of_a_server);
-        collecting::register(suite);
-        crashes::register(suite);
-        crashing_repairs::register(suite);
-        deleting::register(suite);
-        full_disk::register(suite);
-        hooks::register(suite);
-        nested::register(suite);
-        odd_names::register(suite);
-        optimising::register(suite);
-        repairing::register(suite);
-        run::register(suite);
-        stress::register(suite);
-        verifying::register(suite);
-        verifying_beside::register(suite);
+        overlay_trials!(suite);
     });
 }
 

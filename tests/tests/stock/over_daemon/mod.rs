@@ -30,26 +30,13 @@ mod verifying;
 #[path = "../../root/verifying_beside.rs"]
 mod verifying_beside;
 
-use superpose_tests::{StockNix, Suite};
+use superpose_tests::{StockNix, Suite, overlay_trials};
 
 use crate::overlay_stores;
 
 pub(crate) fn register(suite: &mut Suite) {
     suite.over_daemon(StockNix::Sid, &LEFT_OUT, |suite| {
-        collecting::register(suite);
-        crashes::register(suite);
-        crashing_repairs::register(suite);
-        deleting::register(suite);
-        full_disk::register(suite);
-        hooks::register(suite);
-        nested::register(suite);
-        odd_names::register(suite);
-        optimising::register(suite);
-        repairing::register(suite);
-        run::register(suite);
-        stress::register(suite);
-        verifying::register(suite);
-        verifying_beside::register(suite);
+        overlay_trials!(suite);
     });
     // Stock Nix on the same stores, too, and the older one as the daemon.
     suite.over_daemon(StockNix::Trixie, &[], overlay_stores::register);

@@ -195,24 +195,44 @@ impl Store {
         signatures: SignatureCheck,
         meter: &Meter<'_>,
     ) -> Result<Vec<Imported>> {
-        let mut imported = Vec::new();
-        loop {
-            let mut batch = Vec::new();
+        self.add_filled(meter, |store, batch| {
             let mut bytes = 0_u64;
             while batch.len() < max_objects() && bytes < MAX_BYTES {
                 let Some(NewObject { mut info, source }) = objects.next() else {
-                    break;
+                    return Ok(false);
                 };
-                self.require_signature(&info, signatures)?;
+                store.require_signature(&info, signatures)?;
                 info.ultimate = false;
                 bytes = bytes.saturating_add(info.nar_size);
                 batch.push(Arriving::known(info, Some(source)));
             }
-            if batch.is_empty() {
-                return Ok(imported);
+            Ok(true)
+        })
+    }
+
+    /// Adds objects in batches that `fill` fills, which says whether more will come. What is left under scratch names of a
+    /// batch that is not filled to its end is removed.
+    fn add_filled<'a>(
+        &mut self,
+        meter: &Meter<'_>,
+        mut fill: impl FnMut(&Self, &mut Vec<Arriving<'a>>) -> Result<bool>,
+    ) -> Result<Vec<Imported>> {
+        let mut imported = Vec::new();
+        let mut goes_on = true;
+        while goes_on {
+            let mut batch = Vec::new();
+            match fill(self, &mut batch) {
+                Ok(more) => goes_on = more,
+                Err(error) => {
+                    self.discard_unused(&batch);
+                    return Err(error);
+                }
             }
-            imported.extend(self.add_batch(batch, meter)?);
+            if !batch.is_empty() {
+                imported.extend(self.add_batch(batch, meter)?);
+            }
         }
+        Ok(imported)
     }
 
     /// Adds a batch: all of it, or nothing.

@@ -49,22 +49,9 @@ impl Store {
         let watch = self.options.watch.clone();
         let meter = Meter::new(&watch, 0, None);
         let mut stream = ExportStream::new(stream);
-        let mut imported = Vec::new();
-        let mut goes_on = true;
-        while goes_on {
-            let mut batch = Vec::new();
-            match self.read_batch(&mut stream, &mut batch, &meter) {
-                Ok(more) => goes_on = more,
-                Err(error) => {
-                    self.discard_unused(&batch);
-                    return Err(error);
-                }
-            }
-            if !batch.is_empty() {
-                imported.extend(self.add_batch(batch, &meter)?);
-            }
-        }
-        Ok(imported)
+        self.add_filled(&meter, |store, batch| {
+            store.read_batch(&mut stream, batch, &meter)
+        })
     }
 
     /// Reads objects until the batch is full; false when the stream is at its end.

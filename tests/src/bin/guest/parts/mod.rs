@@ -4,6 +4,7 @@
 mod crate_suite;
 mod hello;
 mod nearly_full;
+mod shared;
 mod suite;
 
 use anyhow::{Context, Result};
@@ -13,10 +14,11 @@ use crate::order::Order;
 type Part = fn(&Order) -> Result<()>;
 
 /// All parts, by the names that orders use.
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("crate-suite", crate_suite::run),
     ("hello", hello::run),
     ("nearly-full", nearly_full::run),
+    ("shared", shared::run),
     ("suite", suite::run),
 ];
 
