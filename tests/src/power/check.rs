@@ -69,12 +69,10 @@ pub fn check(place: &Place, plan: &Plan, expectation: Expectation<'_>) -> Result
         after,
     };
     let next = plan.steps.get(number);
-    judge
-        .all(next, expectation)
-        .with_context(|| match next {
-            Some(step) => format!("step {number} was acknowledged; the next one is {step:?}"),
-            None => format!("step {number} was acknowledged, and there is no other"),
-        })
+    judge.all(next, expectation).with_context(|| match next {
+        Some(step) => format!("step {number} was acknowledged; the next one is {step:?}"),
+        None => format!("step {number} was acknowledged, and there is no other"),
+    })
 }
 
 struct Judge<'a> {
@@ -186,7 +184,9 @@ impl Judge<'_> {
         for name in names.difference(&expected) {
             let path = format!("/nix/store/{name}");
             let is_being_added = self.after.own.contains_key(&path) && !self.before.own.contains_key(&path);
-            let is_lock = path.strip_suffix(".lock").is_some_and(|path| self.plan.knows(path));
+            let is_lock = path
+                .strip_suffix(".lock")
+                .is_some_and(|path| self.plan.knows(path));
             ensure!(
                 is_being_added || is_lock || is_scratch(name),
                 "{name} is in the upper layer, is not valid, and nobody is adding it"
@@ -307,9 +307,7 @@ fn is_scratch(name: &str) -> bool {
 pub(super) fn expect_no_trash(place: &Place) -> Result<()> {
     let trash = place.trash();
     let waiting: Vec<PathBuf> = match fs::read_dir(&trash) {
-        Ok(entries) => entries
-            .map(|entry| Ok(entry?.path()))
-            .collect::<Result<_>>()?,
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error).context(trash.display().to_string()),
     };

@@ -53,7 +53,8 @@ pub fn acknowledged(disk: &Path) -> Result<Option<u64>> {
 
 fn place(file: &mut File) -> Result<u64> {
     let end = file.seek(SeekFrom::End(0))?;
-    end.checked_sub(BLOCK as u64).context("a disk of less than a block")
+    end.checked_sub(BLOCK as u64)
+        .context("a disk of less than a block")
 }
 
 #[cfg(test)]

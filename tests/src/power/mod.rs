@@ -19,8 +19,8 @@ mod format;
 mod live;
 mod mark;
 mod object;
-mod plan;
 mod place;
+mod plan;
 mod workload;
 
 pub use check::{Depth, Expectation, Reached, check, expect_refused_unmounted};

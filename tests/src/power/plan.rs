@@ -175,13 +175,7 @@ pub(super) fn lower_objects(sources: &Path) -> Result<Vec<Object>> {
             _ => lower.last().map(|last| last.path.clone()).into_iter().collect(),
         };
         // Not one of those that are added above.
-        lower.push(Object::new(
-            0,
-            100 + number,
-            Kind::Small,
-            references,
-            sources,
-        )?);
+        lower.push(Object::new(0, 100 + number, Kind::Small, references, sources)?);
     }
     Ok(lower)
 }
@@ -232,7 +226,12 @@ impl Chooser<'_> {
                 .one_of(model.roots.keys())
                 .map(|link| Step::RemoveRoot { link }),
             _ => self
-                .one_of(model.lower.keys().filter(|path| !model.duplicates.contains(*path)))
+                .one_of(
+                    model
+                        .lower
+                        .keys()
+                        .filter(|path| !model.duplicates.contains(*path)),
+                )
                 .map(|path| Step::Duplicate { path }),
         })
     }

@@ -62,10 +62,16 @@ fn undisturbed(seed: u64) -> Result<()> {
             .with_context(|| format!("step {number}: {step:?}"))?;
         // Both descriptions of the same moment: nothing of the next step is done, all of this one is.
         let passing = |acknowledged| check(&place, &plan, expectation(acknowledged, Depth::Passing));
-        ensure!(passing(number)? == Reached::After, "after step {number}: {step:?}");
         ensure!(
-            number + 1 == STEPS || passing(number + 1)? == Reached::Before || plan.states[number + 1] == plan.states[number + 2],
-            "before step {}", number + 1
+            passing(number)? == Reached::After,
+            "after step {number}: {step:?}"
+        );
+        ensure!(
+            number + 1 == STEPS
+                || passing(number + 1)? == Reached::Before
+                || plan.states[number + 1] == plan.states[number + 2],
+            "before step {}",
+            number + 1
         );
     }
     check(&place, &plan, expectation(STEPS, Depth::Final))?;
@@ -88,12 +94,13 @@ fn disturbed(seed: u64) -> Result<()> {
         let mut is_done = false;
         while !is_done && seeded.chance(DISTURBED) {
             let limit = Duration::from_micros(seeded.below(MOST_MICROSECONDS).into());
-            let outcome = workload.take_with(step, &mut |invocation| {
-                match invocation.time_limit(limit).run_or_kill()? {
-                    None => Ok(Outcome::Killed),
-                    Some(finished) if finished.code() == Some(0) => Ok(Outcome::Done),
-                    Some(finished) => anyhow::bail!("{finished}"),
-                }
+            let outcome = workload.take_with(step, &mut |invocation| match invocation
+                .time_limit(limit)
+                .run_or_kill()?
+            {
+                None => Ok(Outcome::Killed),
+                Some(finished) if finished.code() == Some(0) => Ok(Outcome::Done),
+                Some(finished) => anyhow::bail!("{finished}"),
             })?;
             killed += u32::from(outcome == Outcome::Killed);
             // What the program left; half of it may be done.
