@@ -66,7 +66,7 @@ pub(crate) fn program() -> Result<PathBuf> {
 }
 
 /// The target that this machine is, as the compiler calls it.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let said = cargo_run::read(cargo_run::cargo(&["--version", "--verbose"]))?;
     let host = said
         .lines()

@@ -13,8 +13,10 @@
 
 mod bench;
 mod cargo_run;
+mod debian;
 mod demo;
 mod dist;
+mod integration;
 mod lint;
 mod stock_nix;
 mod test;
@@ -31,6 +33,7 @@ enum Task {
     Bench(bench::Args),
     Demo(demo::Args),
     Dist(dist::Args),
+    Integration(integration::Args),
     Lint(lint::Args),
     StockNix(stock_nix::Args),
     Test(test::Args),
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Dist(args) => dist::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Integration(args) => integration::run(&args),
         Task::Lint(args) => lint::run(&args),
         Task::StockNix(args) => stock_nix::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Test(args) => test::run(&args),

@@ -8,6 +8,8 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use anyhow::{Context, Result};
+
 /// The directory of the root manifest.
 pub(crate) fn root() -> PathBuf {
     // cargo sets the variable when it runs us; the compiled-in value serves a binary started by hand.
@@ -39,8 +41,29 @@ pub(crate) fn required() -> Vec<String> {
         .collect()
 }
 
+/// What is to run emulated machines, if somebody chose.
+pub(crate) fn accelerator() -> Option<String> {
+    std::env::var("XTASK_ACCEL").ok()
+}
+
+/// How many times as long as elsewhere things may take on this machine.
+pub(crate) fn time_factor() -> Result<u32> {
+    match std::env::var("XTASK_TIME_FACTOR") {
+        Ok(text) => text.parse().with_context(|| format!("XTASK_TIME_FACTOR={text}")),
+        Err(_) => Ok(1),
+    }
+}
+
 /// Whether a program of this name is found in `PATH`.
 pub(crate) fn has_program(name: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(name).is_file())
+}
+
+/// Where a program is, in `PATH` or where those of administrators are, which ordinary users may run all the same.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let mut dirs = std::env::split_paths(&path).chain(more);
+    dirs.find_map(|dir| Some(dir.join(name)).filter(|path| path.is_file()))
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::Finding;
 use super::tree::Tree;
-use crate::{stock_nix, workspace};
+use crate::{debian, workspace};
 
 /// A lock file names its registry by nature.
 const LEFT_OUT: [&str; 1] = ["Cargo.lock"];
@@ -16,7 +16,7 @@ const MIN_PARTS: usize = 2;
 
 /// The texts that must not occur, with what each is.
 pub(crate) fn of_this_machine() -> Result<Vec<(String, &'static str)>> {
-    let hosts = stock_nix::package_hosts()?;
+    let hosts = debian::package_hosts()?;
     let mut words: Vec<(String, &'static str)> = hosts
         .into_iter()
         .map(|host| (host, "a host that this machine takes packages from"))

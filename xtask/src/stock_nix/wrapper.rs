@@ -6,7 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+
+use crate::debian::Unpacked;
 
 /// The names under which the one binary is started; it chooses its job by its name.
 const PROGRAMS: [&str; 4] = ["nix", "nix-store", "nix-daemon", "nix-instantiate"];
@@ -29,16 +31,16 @@ const UNSET: &str = "NIX_REMOTE NIX_CONFIG NIX_STORE_DIR NIX_STATE_DIR NIX_LOG_D
 
 /// Writes the programs and their configuration into `dir`; what is already as it should be is left alone, so
 /// that a program that is running at the moment is not touched.
-pub(crate) fn write_all(dir: &Path, root: &Path) -> Result<()> {
-    let loader = loader(root)?;
-    let libraries = libraries(root)?;
+pub(crate) fn write_all(dir: &Path, unpacked: &Unpacked) -> Result<()> {
+    let loader = unpacked.loader()?;
+    let libraries = PathBuf::from(unpacked.library_path()?);
     for sub in ["bin", "conf", "cache"] {
         let path = dir.join(sub);
         fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()))?;
     }
     write_if_changed(&dir.join("conf").join("nix.conf"), CONFIGURATION, 0o644)?;
     for name in PROGRAMS {
-        let text = script(dir, root, &loader, &libraries, name)?;
+        let text = script(dir, &unpacked.root, &loader, &libraries, name)?;
         write_if_changed(&dir.join("bin").join(name), &text, 0o755)?;
     }
     Ok(())
@@ -46,9 +48,7 @@ pub(crate) fn write_all(dir: &Path, root: &Path) -> Result<()> {
 
 /// The text of one program. `NIX_BIN_DIR` is for the build hook, which Nix otherwise looks for in the file that
 /// the kernel started: the loader.
-fn script(dir: &Path, root: &Path, loader: &Path, libraries: &[PathBuf], name: &str) -> Result<String> {
-    let libraries: Vec<&str> = libraries.iter().filter_map(|path| path.to_str()).collect();
-    let libraries = libraries.join(":");
+fn script(dir: &Path, root: &Path, loader: &Path, libraries: &Path, name: &str) -> Result<String> {
     Ok(format!(
         "#!/bin/sh\n\
          unset {UNSET}\n\
@@ -59,7 +59,7 @@ fn script(dir: &Path, root: &Path, loader: &Path, libraries: &[PathBuf], name: &
         cache = quoted(&dir.join("cache"))?,
         bin = quoted(&dir.join("bin"))?,
         loader = quoted(loader)?,
-        libraries = quoted(Path::new(&libraries))?,
+        libraries = quoted(libraries)?,
         program = quoted(&root.join("usr/bin/nix"))?,
     ))
 }
@@ -70,58 +70,6 @@ fn quoted(path: &Path) -> Result<String> {
         .to_str()
         .with_context(|| format!("{} is not UTF-8", path.display()))?;
     Ok(format!("'{}'", text.replace('\'', r"'\''")))
-}
-
-/// The dynamic loader of the unpacked C library; its name tells the architecture.
-fn loader(root: &Path) -> Result<PathBuf> {
-    for dir in ["usr/lib64", "lib64", "usr/lib", "lib"] {
-        for path in entries(&root.join(dir))? {
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
-            if name.starts_with("ld-linux") && name.contains(".so") {
-                return Ok(path);
-            }
-        }
-    }
-    anyhow::bail!("no dynamic loader below {}", root.display())
-}
-
-/// The directories that hold the unpacked libraries.
-fn libraries(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for dir in ["usr/lib", "lib"] {
-        for path in entries(&root.join(dir))? {
-            if path.to_str().is_some_and(|text| text.contains("-linux-gnu")) && path.is_dir() {
-                ensure!(
-                    !path.to_string_lossy().contains([':', ';']),
-                    "{}: the dynamic loader cannot take a library path with `:` or `;`",
-                    path.display()
-                );
-                found.push(path);
-            }
-        }
-    }
-    ensure!(!found.is_empty(), "no libraries below {}", root.display());
-    Ok(found)
-}
-
-/// The sorted entries of a directory; none if it is not there.
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let Ok(listing) = fs::read_dir(dir) else {
-        return Ok(Vec::new());
-    };
-    let mut paths = Vec::new();
-    for entry in listing {
-        paths.push(
-            entry
-                .with_context(|| format!("reading {}", dir.display()))?
-                .path(),
-        );
-    }
-    paths.sort_unstable();
-    Ok(paths)
 }
 
 fn write_if_changed(path: &Path, text: &str, mode: u32) -> Result<()> {
@@ -147,12 +95,12 @@ mod tests {
     #[test]
     fn a_script_starts_the_loader_in_a_clean_environment() {
         let dir = Path::new("/t");
-        let libraries = [PathBuf::from("/t/root/l1"), PathBuf::from("/t/root/l2")];
+        let libraries = Path::new("/t/root/l1:/t/root/l2");
         let text = script(
             dir,
             Path::new("/t/root"),
             Path::new("/t/root/ld.so"),
-            &libraries,
+            libraries,
             "nix-store",
         )
         .unwrap();

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a machine can be started for. A new part is a function in a file here, and a row in the table.
+
+mod hello;
+mod suite;
+
+use anyhow::{Context, Result};
+
+use crate::order::Order;
+
+type Part = fn(&Order) -> Result<()>;
+
+/// All parts, by the names that orders use.
+const PARTS: [(&str, Part); 2] = [("hello", hello::run), ("suite", suite::run)];
+
+/// Runs the part that the order names.
+pub(crate) fn run(order: &Order) -> Result<()> {
+    let part = PARTS.iter().find(|(name, _)| *name == order.part);
+    let (_, part) = part.with_context(|| format!("there is no part '{}'", order.part))?;
+    part(order)
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs a suite of the `tests` package, or some of its trials; its report goes out as the result.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::order::Order;
+use crate::results;
+
+/// Where the starter puts the programs of the project.
+const PROGRAMS: &str = "/opt/superpose";
+const SCRATCH: &str = "/scratch";
+const REPORT: &str = "/run/suite-report.json";
+
+/// Runs `suite` with each of `filters` in turn; once as it is if there is none. `user` runs it as somebody else.
+pub(crate) fn run(order: &Order) -> Result<()> {
+    let mut filters = order.texts("filters");
+    if filters.is_empty() {
+        filters.push("");
+    }
+    // A new file system is root's, and ordinary users work there, too.
+    if Path::new(SCRATCH).is_dir() {
+        fs::set_permissions(SCRATCH, fs::Permissions::from_mode(0o1777)).context(SCRATCH)?;
+    }
+    let mut reports = Vec::new();
+    for filter in filters {
+        reports.push(once(order, filter)?);
+    }
+    let failed: u64 = reports
+        .iter()
+        .filter_map(|report| report["failed"].as_u64())
+        .sum();
+    results::send(&Value::Array(reports))?;
+    ensure!(failed == 0, "{failed} trials of the suite failed");
+    Ok(())
+}
+
+fn once(order: &Order, filter: &str) -> Result<Value> {
+    let suite = format!("{PROGRAMS}/{}", order.text("suite")?);
+    let mut command = match order.text("user") {
+        Ok(user) => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", user, "--regid", user, "--clear-groups", "--", &suite]);
+            command
+        }
+        Err(_) => Command::new(&suite),
+    };
+    for skipped in order.texts("left-out") {
+        command.arg("--skip").arg(skipped);
+    }
+    command.args(Some(filter).filter(|filter| !filter.is_empty()));
+    if let Some(Value::Object(variables)) = order.arguments.get("environment") {
+        for (name, value) in variables {
+            command.env(name, value.as_str().unwrap_or_default());
+        }
+    }
+    command
+        .env("SUPERPOSE_BIN", format!("{PROGRAMS}/superpose"))
+        .env(
+            "SUPERPOSE_CRASH_BIN",
+            format!("{PROGRAMS}/superpose-crash-points"),
+        )
+        .env("SUPERPOSE_TEST_REPORT", REPORT);
+    fs::write(REPORT, "").context(REPORT)?;
+    fs::set_permissions(REPORT, fs::Permissions::from_mode(0o666)).context(REPORT)?;
+    let status = command.status().with_context(|| format!("starting {suite}"))?;
+    let text = fs::read_to_string(REPORT).context(REPORT)?;
+    let report: Value = serde_json::from_str(&text)
+        .with_context(|| format!("{suite} ended ({status}) and its report says '{text}'"))?;
+    let count = |name: &str| report[name].as_u64().unwrap_or_default();
+    let skipped = report["skipped"].as_array().map_or(0, Vec::len);
+    ensure!(
+        count("passed") + count("failed") > 0 || skipped > 0,
+        "no trial of {suite} has '{filter}' in its name"
+    );
+    ensure!(
+        status.success() || count("failed") > 0,
+        "{suite} ended with {status}"
+    );
+    Ok(report)
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs scenarios beside each other, as many guests at a time as the machine bears.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+
+use super::guest::KernelFault;
+use super::kernel::{Kernel, Release};
+use super::report::{Report, Row, print_logs};
+use super::room::Room;
+use super::scenario::{Scenario, Stage};
+use super::{Args, Job};
+use crate::test::Tally;
+
+/// Guests beside each other.
+const WORKERS: usize = 2;
+
+/// Runs all jobs: those that share the machine first, then the others one by one.
+pub(crate) fn run(room: &Room, kernels: &[Kernel], jobs: &[Job], args: &Args) -> Report {
+    let (alone, shared): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|(scenario, _)| scenario.is_alone);
+    let rows = Mutex::new(Vec::new());
+    for (jobs, workers) in [(shared, WORKERS), (alone, 1)] {
+        let waiting = Mutex::new(jobs.into_iter());
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    while let Some((scenario, release)) = next() {
+                        let row = job(room, kernels, scenario, release, args);
+                        rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                    }
+                });
+            }
+        });
+    }
+    let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    rows.sort_by_key(|row| {
+        jobs.iter().position(|(scenario, release)| {
+            scenario.name == row.scenario && row.kernel.starts_with(release.name())
+        })
+    });
+    Report { rows }
+}
+
+fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Release, args: &Args) -> Row {
+    let started = Instant::now();
+    eprintln!("{} on {}: begins", scenario.name, release.name());
+    let (version, done) = match kernels.iter().find(|kernel| kernel.release == release) {
+        Some(kernel) => {
+            let stage = Stage {
+                room,
+                kernel,
+                name: scenario.name,
+                is_quick: args.quick,
+            };
+            (kernel.version.clone(), tried(&stage, scenario))
+        }
+        None => (String::new(), Err(anyhow!("this kernel was not prepared"))),
+    };
+    let done = done.and_then(|tally| {
+        if !args.keep {
+            room.forget(scenario.name, release)?;
+        }
+        Ok(tally)
+    });
+    let tally = done.unwrap_or_else(|error| {
+        println!("{} on {}: {error:#}", scenario.name, release.name());
+        Tally {
+            failed: 1,
+            ..Tally::default()
+        }
+    });
+    if tally.failed > 0 {
+        print_logs(&room.base.join("log"), scenario.name, release.name());
+        println!(
+            "again: cargo xtask integration --only {} --kernel {} --keep",
+            scenario.name,
+            release.name()
+        );
+    }
+    eprintln!("{} on {}: {tally}", scenario.name, release.name());
+    Row {
+        scenario: scenario.name,
+        kernel: format!("{} ({version})", release.name()),
+        tally,
+        took: started.elapsed(),
+    }
+}
+
+/// Once more after a fault of the guest's own kernel, which is no result: emulators and kernels have their own faults.
+fn tried(stage: &Stage<'_>, scenario: &Scenario) -> Result<Tally> {
+    let once = || {
+        // One scenario that gives up does not take the others with it.
+        catch_unwind(AssertUnwindSafe(|| (scenario.run)(stage)))
+            .unwrap_or_else(|_| Err(anyhow!("the scenario panicked")))
+    };
+    match once() {
+        Err(error) if error.downcast_ref::<KernelFault>().is_some() => {
+            println!("{}: {error:#}; once more", stage.name);
+            once().context("the second time")
+        }
+        done => done,
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Our own programs as guests run them: linked statically, for a guest has no tool-chain's libraries; and the files of the
+//! work tree that the suites read, at their own paths.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::disk::Disk;
+use super::image;
+use super::tools::Tools;
+use crate::{cargo_run, dist, workspace};
+
+/// Where guests find them.
+pub(crate) const PLACE: &str = "/opt/superpose";
+
+/// The suites over the built program.
+const SUITES: [&str; 3] = ["host", "root", "stock"];
+
+/// What suites read of the work tree.
+const SOURCES: [&str; 3] = [
+    "README.md",
+    "contrib/systemd/superpose.service",
+    "contrib/systemd/superpose.socket",
+];
+
+/// Built programs.
+pub(crate) struct Programs {
+    /// The first process of a guest.
+    pub(crate) guest: PathBuf,
+    programs: PathBuf,
+    sources: PathBuf,
+}
+
+impl Programs {
+    /// Builds them, in a directory of their own: neither build waits for the other's lock or undoes its work.
+    pub(crate) fn build(base: &Path, tools: &Tools) -> Result<Self> {
+        let target = base.join("build");
+        let bin = base.join("programs");
+        fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
+        let crashing = build(
+            &target,
+            &[
+                "build",
+                "--package",
+                "superpose-cli",
+                "--features",
+                "superpose-cli/crash-points",
+            ],
+        )?;
+        copy(&crashing, "superpose", &bin.join("superpose-crash-points"))?;
+        let program = build(&target, &["build", "--package", "superpose-cli"])?;
+        copy(&program, "superpose", &bin.join("superpose"))?;
+        let mut tests = vec!["test", "--no-run", "--package", "superpose-tests"];
+        tests.extend(SUITES.iter().flat_map(|suite| ["--test", *suite]));
+        let suites = build(&target, &tests)?;
+        for suite in SUITES {
+            copy(&suites, suite, &bin.join(suite))?;
+        }
+        let guest = build(
+            &target,
+            &["build", "--package", "superpose-tests", "--bin", "guest"],
+        )?;
+        let guest_program = base.join("guest");
+        copy(&guest, "guest", &guest_program)?;
+        let programs = Self {
+            guest: guest_program,
+            programs: base.join("programs.img"),
+            sources: base.join("sources.img"),
+        };
+        image::squashfs(tools, &bin, &programs.programs)?;
+        let sources = base.join("sources");
+        for name in SOURCES {
+            let to = sources.join(name);
+            fs::create_dir_all(to.parent().unwrap_or(&sources)).with_context(|| to.display().to_string())?;
+            fs::copy(workspace::root().join(name), &to).with_context(|| name.to_owned())?;
+        }
+        // The suites go there by way of their own package, so that this has to be there, too.
+        fs::create_dir_all(sources.join("tests")).with_context(|| sources.display().to_string())?;
+        fs::create_dir_all(sources.join("target/stock-nix"))
+            .with_context(|| sources.display().to_string())?;
+        image::squashfs(tools, &sources, &programs.sources)?;
+        Ok(programs)
+    }
+
+    /// The disks with the programs and the sources, to be mounted in this order.
+    pub(crate) fn disks(&self) -> [Disk; 2] {
+        [
+            Disk::read_only("programs", &self.programs).at(PLACE, "squashfs"),
+            Disk::read_only("sources", &self.sources).at(workspace::root(), "squashfs"),
+        ]
+    }
+}
+
+fn build(target: &Path, args: &[&str]) -> Result<Vec<cargo_run::Built>> {
+    let host = dist::host()?;
+    let mut command = cargo_run::cargo(args);
+    command
+        .args(["--profile", "guest", "--target", &host, "--target-dir"])
+        .arg(target);
+    // With a target named, build scripts and procedural macros are not linked so.
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo_run::build_with(command)
+}
+
+fn copy(built: &[cargo_run::Built], name: &str, to: &Path) -> Result<()> {
+    let program = built.iter().find(|built| built.name == name);
+    let program = program.with_context(|| format!("no program {name} was built"))?;
+    let fresh = to.with_extension("new");
+    fs::copy(&program.path, &fresh).with_context(|| fresh.display().to_string())?;
+    fs::rename(&fresh, to).with_context(|| to.display().to_string())
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What all guests of a run share: what was prepared, where their files lie, how much time they get.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::accelerator::Accelerator;
+use super::disk::Disk;
+use super::image;
+use super::kernel::{Kernel, Release};
+use super::programs::Programs;
+use super::tools::Tools;
+use crate::{stock_nix, workspace};
+
+/// Everything that is needed before the first guest starts. After that nothing is fetched.
+pub(crate) struct Room {
+    pub(crate) base: PathBuf,
+    pub(crate) tools: Tools,
+    pub(crate) programs: Programs,
+    pub(crate) accelerator: Accelerator,
+    stock_nix: PathBuf,
+    time_factor: u32,
+}
+
+impl Room {
+    /// Fetches, builds, packs; what an earlier run left is taken as it is.
+    pub(crate) fn prepare(base: &Path, releases: &[Release]) -> Result<(Self, Vec<Kernel>)> {
+        for dir in ["log", "run"] {
+            let dir = base.join(dir);
+            fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        }
+        let tools = Tools::prepare(base)?;
+        let kernels = releases
+            .iter()
+            .map(|&release| Kernel::prepare(base, release, &tools))
+            .collect::<Result<Vec<_>>>()?;
+        let stock_nix = stock_nix_image(base, &tools)?;
+        let mut room = Self {
+            programs: Programs::build(base, &tools)?,
+            base: base.to_owned(),
+            tools,
+            accelerator: Accelerator::Tcg,
+            stock_nix,
+            time_factor: workspace::time_factor()?,
+        };
+        if let Some(kernel) = kernels.first() {
+            room.accelerator = Accelerator::choose(&room, kernel)?;
+        }
+        Ok((room, kernels))
+    }
+
+    /// The disk with stock Nix, at its own place; what it writes beside itself goes into memory.
+    pub(crate) fn stock_nix(&self) -> Disk {
+        let place = workspace::fetched().join("stock-nix");
+        Disk::read_only("stock-nix", &self.stock_nix)
+            .at(place, "squashfs")
+            .covered()
+    }
+
+    /// A time limit as it is on this machine.
+    pub(crate) fn scaled(&self, limit: Duration) -> Duration {
+        limit * self.time_factor
+    }
+
+    /// The log of a guest.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.base.join("log").join(format!("{name}.log"))
+    }
+
+    /// A directory for the files of a run.
+    pub(crate) fn run_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.base.join("run").join(name);
+        fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+        Ok(dir)
+    }
+
+    /// Removes what a scenario left on a kernel, but for its logs.
+    pub(crate) fn forget(&self, scenario: &str, release: Release) -> Result<()> {
+        let run = self.base.join("run");
+        let end = format!("-{}", release.name());
+        for entry in fs::read_dir(&run).with_context(|| run.display().to_string())? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(scenario) && name.ends_with(&end) {
+                let path = entry.path();
+                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Packs what `cargo xtask stock-nix` fetches, and fetches it if it is not there.
+fn stock_nix_image(base: &Path, tools: &Tools) -> Result<PathBuf> {
+    let dir = stock_nix::fetch()?;
+    let image = base.join("stock-nix.img");
+    let stamp = base.join("stock-nix.stamp");
+    // The wrappers hold the path.
+    let mut expected = format!("{}\n", dir.display());
+    for suite in ["sid", "trixie"] {
+        let path = dir.join(suite).join("stamp");
+        expected += &fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    }
+    if image.is_file() && fs::read_to_string(&stamp).is_ok_and(|text| text == expected) {
+        return Ok(image);
+    }
+    image::squashfs(tools, &dir, &image)?;
+    fs::write(&stamp, expected).with_context(|| stamp.display().to_string())?;
+    Ok(image)
+}

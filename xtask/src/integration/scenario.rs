@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a scenario is, and the list of them.
+
+use anyhow::Result;
+
+use super::kernel::{Kernel, Release};
+use super::room::Room;
+use super::scenarios::worked_example;
+use crate::test::Tally;
+
+/// Something to be tried on real kernels.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    /// One line for `--list`.
+    pub(crate) about: &'static str,
+    pub(crate) kernels: &'static [Release],
+    /// Whether it is part of a quick run, which has one kernel.
+    pub(crate) is_quick: bool,
+    /// Whether it takes both processors for itself.
+    pub(crate) is_alone: bool,
+    pub(crate) run: fn(&Stage<'_>) -> Result<Tally>,
+}
+
+/// Where a scenario runs.
+pub(crate) struct Stage<'a> {
+    pub(crate) room: &'a Room,
+    pub(crate) kernel: &'a Kernel,
+    /// Of the scenario.
+    pub(crate) name: &'static str,
+    pub(crate) is_quick: bool,
+}
+
+/// All of them, in the order in which they start.
+pub(crate) const SCENARIOS: [Scenario; 1] = [worked_example::SCENARIO];
+
+/// The kernel of a quick run.
+pub(crate) const QUICK_KERNEL: Release = Release::Trixie;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_words_and_none_begins_another() {
+        for scenario in &SCENARIOS {
+            assert!(scenario.name.chars().all(|c| c.is_ascii_lowercase() || c == '-'));
+            assert!(!scenario.kernels.is_empty(), "{}", scenario.name);
+            // What a run left is removed by this beginning.
+            let begun = SCENARIOS
+                .iter()
+                .filter(|other| other.name.starts_with(scenario.name));
+            assert_eq!(begun.count(), 1, "{}", scenario.name);
+            assert!(!scenario.is_quick || scenario.kernels.contains(&QUICK_KERNEL));
+        }
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A suite of the `tests` package in a guest, with a disk of its own to work on.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use super::disk::Disk;
+use super::guest::{Guest, KernelFault};
+use super::image;
+use super::scenario::Stage;
+use super::verdict::Verdict;
+use crate::test::Tally;
+
+/// Where the suites work.
+const SCRATCH: &str = "/scratch";
+const SCRATCH_MEBIBYTES: u64 = 2048;
+
+/// The user `nobody`.
+const NOBODY: &str = "65534";
+
+/// A run of one suite.
+pub(crate) struct SuiteRun {
+    suite: &'static str,
+    filters: Vec<&'static str>,
+    left_out: Vec<&'static str>,
+    required: &'static str,
+    environment: Map<String, Value>,
+    is_nobody: bool,
+    limit: Duration,
+}
+
+impl SuiteRun {
+    /// A whole suite as root, in which nothing may be missing but what [`requiring`](Self::requiring) leaves out.
+    pub(crate) fn new(suite: &'static str) -> Self {
+        Self {
+            suite,
+            filters: Vec::new(),
+            left_out: Vec::new(),
+            required: "root,userns,loop,stock",
+            environment: Map::new(),
+            is_nobody: false,
+            limit: Duration::from_secs(600),
+        }
+    }
+
+    /// Only trials whose names contain one of these.
+    pub(crate) fn filters(mut self, filters: &[&'static str]) -> Self {
+        self.filters = filters.to_vec();
+        self
+    }
+
+    /// Runs it as somebody without rights.
+    pub(crate) fn as_nobody(mut self) -> Self {
+        self.is_nobody = true;
+        self
+    }
+
+    /// Sets how long it may take on a machine that has nothing else to do.
+    pub(crate) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it, and returns what its report says. Failed trials are in the count, and in the log.
+    pub(crate) fn run(self, stage: &Stage<'_>) -> Result<Tally> {
+        let user = if self.is_nobody { "nobody" } else { "root" };
+        let name = format!("{}-{}-{user}", stage.name, self.suite);
+        let dir = stage
+            .room
+            .run_dir(&format!("{name}-{}", stage.kernel.release.name()))?;
+        let scratch = dir.join("scratch.img");
+        image::ext4(&stage.room.tools, SCRATCH_MEBIBYTES, &scratch)?;
+        let mut environment = self.environment;
+        environment.insert("SUPERPOSE_SCRATCH".to_owned(), json!(SCRATCH));
+        environment.insert("SUPERPOSE_REQUIRE".to_owned(), json!(self.required));
+        let mut guest = Guest::new(stage.room, stage.kernel, &name, "suite")
+            .argument("suite", self.suite)
+            .argument("filters", self.filters)
+            .argument("left-out", self.left_out)
+            .argument("environment", environment)
+            .limit(self.limit)
+            .disk(Disk::writable("scratch", &scratch).at(SCRATCH, "ext4"));
+        if self.is_nobody {
+            guest = guest.argument("user", NOBODY);
+        }
+        for disk in stage.room.programs.disks() {
+            guest = guest.disk(disk);
+        }
+        let ended = guest.disk(stage.room.stock_nix()).run()?;
+        match (ended.verdict, ended.results) {
+            (Verdict::Passed | Verdict::Failed(_), Some(Value::Array(reports))) => added(&reports),
+            (Verdict::Oops(line), _) => Err(KernelFault(line).into()),
+            (verdict, _) => bail!("{verdict}"),
+        }
+    }
+}
+
+/// One report for each filter.
+fn added(reports: &[Value]) -> Result<Tally> {
+    let mut tally = Tally::default();
+    for report in reports {
+        let one = Tally::from_suite(&report.to_string()).context("what a guest reported")?;
+        tally.add(one);
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_added() {
+        let report = json!({"passed": 2, "failed": 1, "skipped": [{"name": "a", "reason": "b"}]});
+        let tally = added(&[report.clone(), report]).unwrap();
+        assert_eq!(tally.to_string(), "4 passed, 2 failed, 2 skipped");
+        assert!(added(&[json!({})]).is_err());
+    }
+}
