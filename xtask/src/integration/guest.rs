@@ -39,6 +39,7 @@ pub(crate) struct Guest<'a> {
     disks: Vec<Disk>,
     memory: u32,
     limit: Duration,
+    fault: Option<&'static str>,
 }
 
 /// The guest's own kernel was at fault: the work may be tried once more.
@@ -66,6 +67,7 @@ impl<'a> Guest<'a> {
             disks: vec![Disk::read_only("tools", &room.tools.image)],
             memory: 1024,
             limit: TIME_LIMIT,
+            fault: room.fault,
         }
     }
 
@@ -84,6 +86,12 @@ impl<'a> Guest<'a> {
     /// Sets how long it may run on a machine that has nothing else to do.
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Leaves out the fault that the program is to have in this run.
+    pub(crate) fn without_fault(mut self) -> Self {
+        self.fault = None;
         self
     }
 
@@ -163,6 +171,7 @@ impl<'a> Guest<'a> {
             "part": self.part,
             "nonce": nonce,
             "mounts": mounts,
+            "fault": self.fault,
             "arguments": self.arguments,
         });
         let mut cpio = Cpio::default();
@@ -244,6 +253,14 @@ impl Running {
             verdict,
             results: serde_json::from_slice(&results).ok(),
         })
+    }
+
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().context("looking at a guest")?;
+        }
+        Ok(self.status.is_none())
     }
 
     /// Cuts its power.

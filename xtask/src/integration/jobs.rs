@@ -56,13 +56,15 @@ fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Re
                 kernel,
                 name: scenario.name,
                 is_quick: args.quick,
+                seed: args.seed,
             };
             (kernel.version.clone(), tried(&stage, scenario))
         }
         None => (String::new(), Err(anyhow!("this kernel was not prepared"))),
     };
     let done = done.and_then(|tally| {
-        if !args.keep {
+        // What something is wrong with stays.
+        if !args.keep && tally.failed == 0 {
             room.forget(scenario.name, release)?;
         }
         Ok(tally)

@@ -4,11 +4,13 @@
 
 mod accelerator;
 mod cpio;
+mod crash_point;
 mod disk;
 mod guest;
 mod image;
 mod jobs;
 mod kernel;
+mod power;
 mod programs;
 mod report;
 mod room;
@@ -17,6 +19,7 @@ mod scenarios;
 mod suite_run;
 mod tools;
 mod verdict;
+mod write_log;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +55,9 @@ pub(crate) struct Args {
     /// Keep the disks of the guests in target/integration/run
     #[arg(long)]
     keep: bool,
+    /// What is left to chance: where the power is cut, and during which work
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
 }
 
 /// Runs the task. The last line that it prints is the sum.
@@ -155,6 +161,7 @@ mod tests {
             only: Vec::new(),
             kernel: Vec::new(),
             keep: false,
+            seed: None,
         }
     }
 

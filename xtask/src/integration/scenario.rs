@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
 use super::room::Room;
-use super::scenarios::worked_example;
+use super::scenarios::{power_cut_kill, power_cut_replay, worked_example};
 use crate::test::Tally;
 
 /// Something to be tried on real kernels.
@@ -28,10 +28,16 @@ pub(crate) struct Stage<'a> {
     /// Of the scenario.
     pub(crate) name: &'static str,
     pub(crate) is_quick: bool,
+    /// Of what is left to chance; another each time if none is given.
+    pub(crate) seed: Option<u64>,
 }
 
 /// All of them, in the order in which they start.
-pub(crate) const SCENARIOS: [Scenario; 1] = [worked_example::SCENARIO];
+pub(crate) const SCENARIOS: [Scenario; 3] = [
+    worked_example::SCENARIO,
+    power_cut_replay::SCENARIO,
+    power_cut_kill::SCENARIO,
+];
 
 /// The kernel of a quick run.
 pub(crate) const QUICK_KERNEL: Release = Release::Trixie;

@@ -30,6 +30,9 @@ use order::Order;
 /// Where the part leaves its ending for process 1.
 const ENDING: &str = "/run/superpose-ending";
 
+/// The program under test, where an order brings it along.
+const PROGRAM: &str = "/opt/superpose/superpose";
+
 fn main() -> ExitCode {
     if rustix::process::getpid().is_init() {
         let order = Order::read();
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
 
 /// Everything from the first mount to the last.
 fn run(order: &Order) -> Ending {
-    let done = prepare(order).and_then(|()| part());
+    let done = prepare(order).and_then(|()| part(order));
     let ending = done.unwrap_or_else(|error| Ending::of_error(&error));
     match disks::unmount(order) {
         Err(error) if matches!(ending, Ending::Passed) => Ending::of_error(&error),
@@ -68,13 +71,15 @@ fn prepare(order: &Order) -> Result<()> {
 }
 
 /// Starts the part and waits for it; whatever else ends in the meantime is somebody's orphan.
-fn part() -> Result<Ending> {
+fn part(order: &Order) -> Result<Ending> {
     let child = Command::new("/proc/self/exe")
         .current_dir("/root")
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LC_ALL", "C")
+        .env("SUPERPOSE_BIN", PROGRAM)
+        .envs(order.fault.iter().map(|fault| ("SUPERPOSE_FAULT", fault)))
         .spawn()
         .context("starting the part")?;
     let status = reap_until(Pid::from_child(&child))?;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The scenarios, one a file.
 
+pub(crate) mod power_cut_kill;
+pub(crate) mod power_cut_replay;
 pub(crate) mod worked_example;

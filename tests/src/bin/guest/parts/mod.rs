@@ -2,6 +2,7 @@
 //! What a machine can be started for. A new part is a function in a file here, and a row in the table.
 
 mod hello;
+mod power;
 mod suite;
 
 use anyhow::{Context, Result};
@@ -11,7 +12,13 @@ use crate::order::Order;
 type Part = fn(&Order) -> Result<()>;
 
 /// All parts, by the names that orders use.
-const PARTS: [(&str, Part); 2] = [("hello", hello::run), ("suite", suite::run)];
+const PARTS: [(&str, Part); 5] = [
+    ("hello", hello::run),
+    ("suite", suite::run),
+    ("power-lower", power::lower),
+    ("power-workload", power::workload),
+    ("power-judge", power::judge),
+];
 
 /// Runs the part that the order names.
 pub(crate) fn run(order: &Order) -> Result<()> {
