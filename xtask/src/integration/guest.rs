@@ -54,6 +54,18 @@ impl std::fmt::Display for KernelFault {
 
 impl std::error::Error for KernelFault {}
 
+/// What a guest was started for has failed.
+#[derive(Debug)]
+pub(crate) struct PartFailed(pub(crate) String);
+
+impl std::fmt::Display for PartFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PartFailed {}
+
 impl<'a> Guest<'a> {
     /// A machine that runs a part of the guest's program; `name` is that of its log.
     pub(crate) fn new(room: &'a Room, kernel: &'a Kernel, name: &str, part: &'static str) -> Self {
@@ -293,6 +305,7 @@ impl Ended {
         match self.verdict {
             Verdict::Passed => Ok(self.results),
             Verdict::Oops(_) => Err(KernelFault(self.verdict.to_string()).into()),
+            Verdict::Failed(why) => Err(PartFailed(why).into()),
             verdict => bail!("{verdict}"),
         }
     }

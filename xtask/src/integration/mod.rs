@@ -12,6 +12,7 @@ mod jobs;
 mod kernel;
 mod power;
 mod programs;
+mod prove;
 mod report;
 mod room;
 mod scenario;
@@ -24,7 +25,7 @@ mod write_log;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args as ClapArgs;
 
 use crate::test::{Skip, Tally};
@@ -58,6 +59,9 @@ pub(crate) struct Args {
     /// What is left to chance: where the power is cut, and during which work
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Show that the scenarios notice faults, which are built into the program for that
+    #[arg(long, conflicts_with_all = ["quick", "only", "kernel"])]
+    prove: bool,
 }
 
 /// Runs the task. The last line that it prints is the sum.
@@ -67,6 +71,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("{name:<16} {about}");
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.prove {
+        if let Some(reason) = missing() {
+            bail!("nothing can be proven here: {reason}");
+        }
+        return prove::run(args.seed);
     }
     let chosen = chosen(args)?;
     let report = match missing() {
@@ -162,6 +172,7 @@ mod tests {
             kernel: Vec::new(),
             keep: false,
             seed: None,
+            prove: false,
         }
     }
 

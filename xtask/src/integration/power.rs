@@ -190,6 +190,8 @@ impl<'a> Power<'a> {
             self.seed,
             disk.name,
         );
+        self.stage
+            .find(format!("{} on {}: {error}", disk.name, system.name()));
         println!(
             "the disk (with step {} acknowledged): {}",
             disk.acknowledged,

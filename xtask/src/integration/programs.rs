@@ -84,6 +84,24 @@ impl Programs {
         Ok(programs)
     }
 
+    /// The same with a program that can be told to have a fault.
+    pub(crate) fn with_faults(self, base: &Path, tools: &Tools) -> Result<Self> {
+        let features = ["--features", "superpose-cli/faults"];
+        let mut args = vec!["build", "--package", "superpose-cli"];
+        args.extend(features);
+        let faulty = build(&base.join("build"), &args)?;
+        let bin = base.join("programs-with-faults");
+        fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
+        for suite in SUITES.iter().chain(&["superpose-crash-points"]) {
+            let from = base.join("programs").join(suite);
+            fs::copy(&from, bin.join(suite)).with_context(|| from.display().to_string())?;
+        }
+        copy(&faulty, "superpose", &bin.join("superpose"))?;
+        let programs = base.join("programs-with-faults.img");
+        image::squashfs(tools, &bin, &programs)?;
+        Ok(Self { programs, ..self })
+    }
+
     /// The disks with the programs and the sources, to be mounted in this order.
     pub(crate) fn disks(&self) -> [Disk; 2] {
         [

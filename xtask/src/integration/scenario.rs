@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a scenario is, and the list of them.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
@@ -30,6 +32,39 @@ pub(crate) struct Stage<'a> {
     pub(crate) is_quick: bool,
     /// Of what is left to chance; another each time if none is given.
     pub(crate) seed: Option<u64>,
+    /// What was found to be wrong, in short.
+    findings: Mutex<Vec<String>>,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(
+        room: &'a Room,
+        kernel: &'a Kernel,
+        name: &'static str,
+        is_quick: bool,
+        seed: Option<u64>,
+    ) -> Self {
+        Self {
+            room,
+            kernel,
+            name,
+            is_quick,
+            seed,
+            findings: Mutex::default(),
+        }
+    }
+
+    /// Remembers what is wrong.
+    pub(crate) fn find(&self, finding: String) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.push(finding);
+    }
+
+    /// What was found to be wrong first.
+    pub(crate) fn first_finding(&self) -> Option<String> {
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.first().cloned()
+    }
 }
 
 /// All of them, in the order in which they start.
