@@ -7,6 +7,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -52,6 +53,23 @@ pub(crate) fn time_factor() -> Result<u32> {
         Ok(text) => text.parse().with_context(|| format!("XTASK_TIME_FACTOR={text}")),
         Err(_) => Ok(1),
     }
+}
+
+/// The seed of what is left to chance: the one that the environment names, or another each time.
+pub(crate) fn seed() -> String {
+    let named = std::env::var("SUPERPOSE_SEED");
+    named.unwrap_or_else(|_| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        since.subsec_nanos().to_string()
+    })
+}
+
+/// What this run's environment says of what is left to chance.
+pub(crate) fn chance() -> Vec<(&'static str, String)> {
+    let names = ["SUPERPOSE_SEED", "SUPERPOSE_STEPS", "SUPERPOSE_STRESS_SECONDS"];
+    let set = names.into_iter().map(|name| (name, std::env::var(name)));
+    set.filter_map(|(name, value)| Some((name, value.ok()?)))
+        .collect()
 }
 
 /// Whether a program of this name is found in `PATH`.

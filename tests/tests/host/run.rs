@@ -2,7 +2,7 @@
 //! `superpose run` as somebody without rights, over a lower store that he can only read.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -267,8 +267,13 @@ fn a_duplicate_is_deleted_and_the_lower_copy_shows_again() -> Result<()> {
 fn a_bad_lower_object_is_repaired_above() -> Result<()> {
     let (frozen, good) = (frozen()?, frozen()?);
     let below = frozen.layers.lower_dir().join(Frozen::name(&frozen.program)?);
+    // Whoever runs the suite may be an ordinary user, too, and then it is he who owns this.
+    for (name, mode) in [("", 0o755), ("bin", 0o755), ("bin/run", 0o644)] {
+        fs::set_permissions(below.join(name), fs::Permissions::from_mode(mode))?;
+    }
     fs::write(below.join("bin/run"), "bad")?;
     fs::write(below.join("more"), "bad")?;
+    make_read_only(&below)?;
     let lower = Tree::of(&frozen.layers.lower())?;
     let repaired = frozen
         .script(&format!(

@@ -95,6 +95,12 @@ impl<'a> Guest<'a> {
         self
     }
 
+    /// Sets its memory, in mebibytes.
+    pub(crate) fn memory(mut self, mebibytes: u32) -> Self {
+        self.memory = mebibytes;
+        self
+    }
+
     /// Sets how long it may run on a machine that has nothing else to do.
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;

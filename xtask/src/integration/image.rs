@@ -2,7 +2,7 @@
 //! Images of file systems, made as an ordinary user.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,8 @@ use super::tools::Tools;
 /// the room, while an emulated processor takes its time to unpack.
 pub(crate) fn squashfs(tools: &Tools, dir: &Path, image: &Path) -> Result<()> {
     let mut command = tools.program("mksquashfs")?;
-    command.arg(dir).arg(fresh(image)?);
+    let fresh = fresh(image)?;
+    command.arg(dir).arg(&fresh);
     command.args([
         "-all-root",
         "-noappend",
@@ -25,27 +26,22 @@ pub(crate) fn squashfs(tools: &Tools, dir: &Path, image: &Path) -> Result<()> {
         "0",
     ]);
     command.args(["-noI", "-noD", "-noF", "-noX", "-no-xattrs"]);
-    made(command, image)
+    made(command, &fresh, image)
 }
 
-/// The same in the other form. `all-time` is as in [`squashfs`], so that the same directory makes the same image.
+/// The same in the other form; the same directory makes the same image in both.
 #[allow(dead_code, reason = "for the scenarios that share one lower store")]
 pub(crate) fn erofs(tools: &Tools, dir: &Path, image: &Path) -> Result<()> {
     let mut command = tools.program("mkfs.erofs")?;
-    command.args([
-        "--all-root",
-        "--quiet",
-        "-T0",
-        "-U",
-        "00000000-0000-0000-0000-000000000001",
-    ]);
-    command.arg(fresh(image)?).arg(dir);
-    made(command, image)
+    command.args(["--all-root", "-T0", "-U", "00000000-0000-0000-0000-000000000001"]);
+    let fresh = fresh(image)?;
+    command.arg(&fresh).arg(dir);
+    made(command, &fresh, image)
 }
 
-/// An empty ext4 of this size; the file has holes.
-pub(crate) fn ext4(tools: &Tools, mebibytes: u64, image: &Path) -> Result<()> {
-    sparse(image, mebibytes)?;
+/// An empty ext4 of this size; the file has holes. `more` are options of mke2fs.
+pub(crate) fn ext4(tools: &Tools, mebibytes: u64, image: &Path, more: &[&str]) -> Result<()> {
+    let fresh = sparse(image, mebibytes)?;
     let mut command = tools.program("mke2fs")?;
     command.args([
         "-q",
@@ -57,34 +53,40 @@ pub(crate) fn ext4(tools: &Tools, mebibytes: u64, image: &Path) -> Result<()> {
         "-E",
         "root_owner=0:0,lazy_itable_init=1",
     ]);
-    command.arg(image);
-    made(command, image)
+    command.args(more).arg(&fresh);
+    made(command, &fresh, image)
 }
 
-/// An empty xfs with shared extents; xfs wants 300 MiB at least.
-pub(crate) fn xfs(tools: &Tools, mebibytes: u64, image: &Path) -> Result<()> {
-    sparse(image, mebibytes)?;
+/// An empty xfs with shared extents; xfs wants 300 MiB at least. `more` are options of mkfs.xfs.
+pub(crate) fn xfs(tools: &Tools, mebibytes: u64, image: &Path, more: &[&str]) -> Result<()> {
+    let fresh = sparse(image, mebibytes)?;
     let mut command = tools.program("mkfs.xfs")?;
-    // What an old mkfs and a new one turn on by themselves differs, and so does what kernels know.
-    command.args(["-q", "-f", "-m", "reflink=1"]).arg(image);
-    made(command, image)
+    command
+        .args(["-q", "-f", "-m", "reflink=1"])
+        .args(more)
+        .arg(&fresh);
+    made(command, &fresh, image)
 }
 
-fn sparse(image: &Path, mebibytes: u64) -> Result<()> {
-    let file = File::create(fresh(image)?).with_context(|| image.display().to_string())?;
+fn sparse(image: &Path, mebibytes: u64) -> Result<PathBuf> {
+    let fresh = fresh(image)?;
+    let file = File::create(&fresh).with_context(|| fresh.display().to_string())?;
     let sized = file.set_len(mebibytes << 20);
-    sized.with_context(|| image.display().to_string())
+    sized.with_context(|| fresh.display().to_string())?;
+    Ok(fresh)
 }
 
-fn fresh(image: &Path) -> Result<&Path> {
-    match fs::remove_file(image) {
-        Ok(()) => Ok(image),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(image),
-        Err(error) => Err(error).with_context(|| image.display().to_string()),
+/// The name under which an image is made: nobody starts a guest on half of one.
+fn fresh(image: &Path) -> Result<PathBuf> {
+    let fresh = image.with_extension("new");
+    match fs::remove_file(&fresh) {
+        Ok(()) => Ok(fresh),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(fresh),
+        Err(error) => Err(error).with_context(|| fresh.display().to_string()),
     }
 }
 
-fn made(mut command: Command, image: &Path) -> Result<()> {
+fn made(mut command: Command, fresh: &Path, image: &Path) -> Result<()> {
     let output = command.stdin(Stdio::null()).output();
     let output = output.with_context(|| format!("starting what makes {}", image.display()))?;
     ensure!(
@@ -94,5 +96,5 @@ fn made(mut command: Command, image: &Path) -> Result<()> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok(())
+    fs::rename(fresh, image).with_context(|| image.display().to_string())
 }

@@ -91,7 +91,7 @@ impl<'a> Power<'a> {
             is_copied: lower == Lower::Copied,
         };
         eprintln!("{}: seed {}", stage.name, power.seed);
-        image::ext4(&stage.room.tools, LOWER_MEBIBYTES, &power.lower)?;
+        image::ext4(&stage.room.tools, LOWER_MEBIBYTES, &power.lower, &[])?;
         let guest = Guest::new(
             stage.room,
             stage.kernel,
@@ -114,8 +114,8 @@ impl<'a> Power<'a> {
         let image = self.dir.join(format!("{}.img", system.name()));
         let tools = &self.stage.room.tools;
         match system {
-            FileSystem::Ext4 => image::ext4(tools, 96, &image)?,
-            FileSystem::Xfs => image::xfs(tools, 300, &image)?,
+            FileSystem::Ext4 => image::ext4(tools, 96, &image, &[])?,
+            FileSystem::Xfs => image::xfs(tools, 300, &image, &[])?,
         }
         let file = fs::File::options().write(true).open(&image);
         let file = file.with_context(|| image.display().to_string())?;

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
 use super::room::Room;
-use super::scenarios::{power_cut_kill, power_cut_replay, worked_example};
+use super::scenarios::{odd_layers, power_cut_kill, power_cut_replay, stock_nix, suites, worked_example};
 use crate::test::Tally;
 
 /// Something to be tried on real kernels.
@@ -68,7 +68,10 @@ impl<'a> Stage<'a> {
 }
 
 /// All of them, in the order in which they start.
-pub(crate) const SCENARIOS: [Scenario; 3] = [
+pub(crate) const SCENARIOS: [Scenario; 6] = [
+    suites::SCENARIO,
+    odd_layers::SCENARIO,
+    stock_nix::SCENARIO,
     worked_example::SCENARIO,
     power_cut_replay::SCENARIO,
     power_cut_kill::SCENARIO,

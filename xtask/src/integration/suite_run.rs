@@ -12,13 +12,25 @@ use super::image;
 use super::scenario::Stage;
 use super::verdict::Verdict;
 use crate::test::Tally;
+use crate::workspace;
 
 /// Where the suites work.
 const SCRATCH: &str = "/scratch";
 const SCRATCH_MEBIBYTES: u64 = 2048;
 
+/// Where memory holds what a suite works on, too.
+const MEMORY_WITH_SCRATCH: u32 = 2048;
+
 /// The user `nobody`.
 const NOBODY: &str = "65534";
+
+/// What the directories are on that a suite works in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ScratchOn {
+    Ext4,
+    Xfs,
+    Memory,
+}
 
 /// A run of one suite.
 pub(crate) struct SuiteRun {
@@ -28,6 +40,7 @@ pub(crate) struct SuiteRun {
     required: &'static str,
     environment: Map<String, Value>,
     is_nobody: bool,
+    scratch: ScratchOn,
     limit: Duration,
 }
 
@@ -41,6 +54,7 @@ impl SuiteRun {
             required: "root,userns,loop,stock",
             environment: Map::new(),
             is_nobody: false,
+            scratch: ScratchOn::Ext4,
             limit: Duration::from_secs(600),
         }
     }
@@ -48,6 +62,24 @@ impl SuiteRun {
     /// Only trials whose names contain one of these.
     pub(crate) fn filters(mut self, filters: &[&'static str]) -> Self {
         self.filters = filters.to_vec();
+        self
+    }
+
+    /// None of the trials whose names contain one of these.
+    pub(crate) fn leaving_out(mut self, names: &[&'static str]) -> Self {
+        self.left_out = names.to_vec();
+        self
+    }
+
+    /// Works on something else than an ext4.
+    pub(crate) fn scratch(mut self, scratch: ScratchOn) -> Self {
+        self.scratch = scratch;
+        self
+    }
+
+    /// Sets a variable of the environment, unless this run's own names another value.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.insert(name.to_owned(), json!(value));
         self
     }
 
@@ -66,13 +98,20 @@ impl SuiteRun {
     /// Runs it, and returns what its report says. Failed trials are in the count, and in the log.
     pub(crate) fn run(self, stage: &Stage<'_>) -> Result<Tally> {
         let user = if self.is_nobody { "nobody" } else { "root" };
-        let name = format!("{}-{}-{user}", stage.name, self.suite);
+        let on = match self.scratch {
+            ScratchOn::Ext4 => "",
+            ScratchOn::Xfs => "-xfs",
+            ScratchOn::Memory => "-memory",
+        };
+        let name = format!("{}-{}-{user}{on}", stage.name, self.suite);
         let dir = stage
             .room
             .run_dir(&format!("{name}-{}", stage.kernel.release.name()))?;
-        let scratch = dir.join("scratch.img");
-        image::ext4(&stage.room.tools, SCRATCH_MEBIBYTES, &scratch)?;
+        let image = dir.join("scratch.img");
         let mut environment = self.environment;
+        for (name, value) in workspace::chance() {
+            environment.insert(name.to_owned(), json!(value));
+        }
         environment.insert("SUPERPOSE_SCRATCH".to_owned(), json!(SCRATCH));
         environment.insert("SUPERPOSE_REQUIRE".to_owned(), json!(self.required));
         let mut guest = Guest::new(stage.room, stage.kernel, &name, "suite")
@@ -80,8 +119,18 @@ impl SuiteRun {
             .argument("filters", self.filters)
             .argument("left-out", self.left_out)
             .argument("environment", environment)
-            .limit(self.limit)
-            .disk(Disk::writable("scratch", &scratch).at(SCRATCH, "ext4"));
+            .limit(self.limit);
+        guest = match self.scratch {
+            ScratchOn::Ext4 => {
+                image::ext4(&stage.room.tools, SCRATCH_MEBIBYTES, &image, &[])?;
+                guest.disk(Disk::writable("scratch", &image).at(SCRATCH, "ext4"))
+            }
+            ScratchOn::Xfs => {
+                image::xfs(&stage.room.tools, SCRATCH_MEBIBYTES, &image, &[])?;
+                guest.disk(Disk::writable("scratch", &image).at(SCRATCH, "xfs"))
+            }
+            ScratchOn::Memory => guest.argument("scratch", "tmpfs").memory(MEMORY_WITH_SCRATCH),
+        };
         if self.is_nobody {
             guest = guest.argument("user", NOBODY);
         }

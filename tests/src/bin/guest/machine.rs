@@ -72,7 +72,8 @@ fn furnish() -> Result<()> {
     Ok(())
 }
 
-fn mount_new(kind: &str, at: &str, options: &str) -> Result<()> {
+/// Mounts a file system that has no disk.
+pub(crate) fn mount_new(kind: &str, at: &str, options: &str) -> Result<()> {
     fs::create_dir_all(at).with_context(|| at.to_owned())?;
     let options = std::ffi::CString::new(options).context(at.to_owned())?;
     let done = mount(kind, at, kind, MountFlags::empty(), Some(options.as_c_str()));

@@ -27,11 +27,14 @@ use rustix::process::{Pid, WaitOptions, WaitStatus};
 use ending::Ending;
 use order::Order;
 
+/// Where the starter puts the programs of the project.
+const PROGRAMS: &str = "/opt/superpose";
+
+/// Where those who need room work; what the order mounts there.
+const SCRATCH: &str = "/scratch";
+
 /// Where the part leaves its ending for process 1.
 const ENDING: &str = "/run/superpose-ending";
-
-/// The program under test, where an order brings it along.
-const PROGRAM: &str = "/opt/superpose/superpose";
 
 fn main() -> ExitCode {
     if rustix::process::getpid().is_init() {
@@ -78,7 +81,12 @@ fn part(order: &Order) -> Result<Ending> {
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/root")
         .env("LC_ALL", "C")
-        .env("SUPERPOSE_BIN", PROGRAM)
+        .env("SUPERPOSE_BIN", format!("{PROGRAMS}/superpose"))
+        .env(
+            "SUPERPOSE_CRASH_BIN",
+            format!("{PROGRAMS}/superpose-crash-points"),
+        )
+        .env("SUPERPOSE_SCRATCH", SCRATCH)
         .envs(order.fault.iter().map(|fault| ("SUPERPOSE_FAULT", fault)))
         .spawn()
         .context("starting the part")?;

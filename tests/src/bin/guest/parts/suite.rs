@@ -10,11 +10,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::order::Order;
-use crate::results;
+use crate::{PROGRAMS, SCRATCH, machine, results};
 
-/// Where the starter puts the programs of the project.
-const PROGRAMS: &str = "/opt/superpose";
-const SCRATCH: &str = "/scratch";
 const REPORT: &str = "/run/suite-report.json";
 
 /// Runs `suite` with each of `filters` in turn; once as it is if there is none. `user` runs it as somebody else.
@@ -22,6 +19,9 @@ pub(crate) fn run(order: &Order) -> Result<()> {
     let mut filters = order.texts("filters");
     if filters.is_empty() {
         filters.push("");
+    }
+    if order.text("scratch").is_ok_and(|kind| kind == "tmpfs") {
+        machine::mount_new("tmpfs", SCRATCH, "size=1g")?;
     }
     // A new file system is root's, and ordinary users work there, too.
     if Path::new(SCRATCH).is_dir() {
@@ -59,13 +59,7 @@ fn once(order: &Order, filter: &str) -> Result<Value> {
             command.env(name, value.as_str().unwrap_or_default());
         }
     }
-    command
-        .env("SUPERPOSE_BIN", format!("{PROGRAMS}/superpose"))
-        .env(
-            "SUPERPOSE_CRASH_BIN",
-            format!("{PROGRAMS}/superpose-crash-points"),
-        )
-        .env("SUPERPOSE_TEST_REPORT", REPORT);
+    command.env("SUPERPOSE_TEST_REPORT", REPORT);
     fs::write(REPORT, "").context(REPORT)?;
     fs::set_permissions(REPORT, fs::Permissions::from_mode(0o666)).context(REPORT)?;
     let status = command.status().with_context(|| format!("starting {suite}"))?;
