@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::disk::Disk;
 use super::image;
@@ -24,6 +24,9 @@ const SOURCES: [&str; 3] = [
     "contrib/systemd/superpose.service",
     "contrib/systemd/superpose.socket",
 ];
+
+/// Chooses a fault, in a program that can have one.
+const FAULT: &str = "SUPERPOSE_FAULT";
 
 /// Built programs.
 pub(crate) struct Programs {
@@ -96,7 +99,17 @@ impl Programs {
             let from = base.join("programs").join(suite);
             fs::copy(&from, bin.join(suite)).with_context(|| from.display().to_string())?;
         }
-        copy(&faulty, "superpose", &bin.join("superpose"))?;
+        let program = bin.join("superpose");
+        copy(&faulty, "superpose", &program)?;
+        for (place, has_faults) in [(&program, true), (&base.join("programs/superpose"), false)] {
+            let bytes = fs::read(place).with_context(|| place.display().to_string())?;
+            let has_it = bytes.windows(FAULT.len()).any(|part| part == FAULT.as_bytes());
+            ensure!(
+                has_it == has_faults,
+                "{} speaks of {FAULT}: {has_it}",
+                place.display()
+            );
+        }
         let programs = base.join("programs-with-faults.img");
         image::squashfs(tools, &bin, &programs)?;
         Ok(Self { programs, ..self })
