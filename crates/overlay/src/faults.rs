@@ -17,6 +17,8 @@ pub(crate) enum Fault {
     MountUnchecked,
     /// The database below is opened for writing.
     LowerWritable,
+    /// Links that keep objects are made and not synced.
+    RootNotSynced,
 }
 
 /// Whether the fault is chosen.
@@ -38,6 +40,7 @@ pub(crate) fn is_on(fault: Fault) -> bool {
         Fault::DeleteThroughMount => "delete-through-mount",
         Fault::MountUnchecked => "mount-unchecked",
         Fault::LowerWritable => "lower-writable",
+        Fault::RootNotSynced => "root-not-synced",
     };
     std::env::var_os("SUPERPOSE_FAULT").is_some_and(|chosen| chosen == name)
 }
