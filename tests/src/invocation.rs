@@ -120,7 +120,19 @@ impl Invocation {
     ///
     /// # Errors
     /// If it cannot be started, or is still running after the time limit.
-    pub fn run(mut self) -> Result<Finished> {
+    pub fn run(self) -> Result<Finished> {
+        let (description, limit) = (describe(&self.command), self.limit);
+        match self.run_or_kill()? {
+            Some(finished) => Ok(finished),
+            None => bail!("{description} was still running after {limit:?}"),
+        }
+    }
+
+    /// Runs the program to its end, or kills it, with all that it started, when the time limit is over: `None` then.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn run_or_kill(mut self) -> Result<Option<Finished>> {
         let description = describe(&self.command);
         // A group of its own: whatever it starts ends with it.
         self.command.process_group(0);
@@ -155,21 +167,21 @@ impl Invocation {
             if let Some(status) = child.try_wait()? {
                 break status;
             }
-            if started.elapsed() > self.limit {
-                kill_process_group(group, Signal::KILL).context("ending a program that hangs")?;
+            if started.elapsed() >= self.limit {
+                kill_process_group(group, Signal::KILL).context("ending a program")?;
                 child.wait()?;
-                bail!("{description} was still running after {:?}", self.limit);
+                return Ok(None);
             }
-            thread::sleep(pause);
+            thread::sleep(pause.min(self.limit.saturating_sub(started.elapsed())));
             pause = (pause * 2).min(Duration::from_millis(10));
         };
         drop(writer);
-        Ok(Finished {
+        Ok(Some(Finished {
             description,
             status,
             stdout: joined(stdout)?,
             stderr: joined(stderr)?,
-        })
+        }))
     }
 
     /// Runs the program and expects exit status 0.

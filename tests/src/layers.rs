@@ -57,13 +57,23 @@ impl Layers {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn named(odd: impl AsRef<OsStr>) -> Result<Self> {
+        Ok(Self::within(Scratch::new()?, odd.as_ref()))
+    }
+
+    /// Directories with plain names in a directory that is there and stays.
+    #[must_use]
+    pub fn lasting(path: &Path) -> Self {
+        Self::within(Scratch::lasting(path), OsStr::new(""))
+    }
+
+    fn within(scratch: Scratch, odd: &OsStr) -> Self {
         let name = |plain: &str| {
             let mut name = OsString::from(plain);
-            name.push(odd.as_ref());
+            name.push(odd);
             name
         };
-        Ok(Self {
-            scratch: Scratch::new()?,
+        Self {
+            scratch,
             names: Names {
                 lower: name("lower"),
                 upper: name("upper"),
@@ -76,7 +86,7 @@ impl Layers {
                 front,
                 daemon: OnceLock::new(),
             }),
-        })
+        }
     }
 
     /// The same with one more setting in the URL of the overlay store.

@@ -6,8 +6,8 @@
 //! `register` function that hands its trials over with [`trials!`], together with what they need. A trial whose
 //! need is missing is counted as skipped, with the reason; where `SUPERPOSE_REQUIRE` names the need, it fails.
 //!
-//! It deliberately holds no assertions about stores: those belong to the suites, but for [`stress`], which two of them
-//! share.
+//! It deliberately holds no assertions about stores: those belong to the suites, but for [`stress`] and [`power`], which
+//! several of them share.
 //!
 //! ```
 //! use superpose_tests::Scratch;
@@ -24,9 +24,11 @@
 mod daemon;
 mod invocation;
 mod layers;
+mod model;
 mod need;
 mod ordinary_user;
 mod overlay_mount;
+pub mod power;
 mod private_mounts;
 mod program;
 mod running;
@@ -41,6 +43,7 @@ mod tree;
 pub use daemon::{StockDaemon, SuperposeDaemon};
 pub use invocation::{Finished, Invocation};
 pub use layers::{Layers, encoded};
+pub use model::{Model, References, base};
 pub use need::{Machine, Need};
 pub use ordinary_user::{
     as_ordinary_user, make_read_only, make_writable_directory, superpose_as_ordinary_user,

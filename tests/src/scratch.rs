@@ -41,6 +41,15 @@ impl Scratch {
         Self::below(Path::new("/dev/shm"))
     }
 
+    /// A directory that is there and stays.
+    #[must_use]
+    pub fn lasting(path: &Path) -> Self {
+        Self {
+            dir: None,
+            path: path.to_owned(),
+        }
+    }
+
     fn below(base: &Path) -> Result<Self> {
         let dir = Builder::new().prefix("superpose-").tempdir_in(base);
         let dir = dir.with_context(|| format!("creating a directory below {}", base.display()))?;

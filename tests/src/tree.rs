@@ -79,6 +79,28 @@ impl Tree {
         Ok(Self { entries })
     }
 
+    /// Compares with another tree of which this one is a copy, or the other way round: inodes and links do not count.
+    ///
+    /// # Errors
+    /// If it cannot be read, or anything differs: the first difference is named.
+    pub fn expect_alike(&self, other: &Path) -> Result<()> {
+        let other_tree = Self::of(other)?;
+        for name in self.entries.keys().chain(other_tree.entries.keys()) {
+            match (self.entries.get(name), other_tree.entries.get(name)) {
+                (Some(one), Some(two)) if one.is_alike(two) => {}
+                (Some(one), Some(two)) => bail!(
+                    "'{}' in '{}' is another: {}",
+                    name.display(),
+                    other.display(),
+                    one.changes(two)
+                ),
+                (Some(_), None) => bail!("'{}' is missing in '{}'", name.display(), other.display()),
+                (None, _) => bail!("'{}' is only in '{}'", name.display(), other.display()),
+            }
+        }
+        Ok(())
+    }
+
     /// The names, relative to the root, which is the empty one.
     pub fn names(&self) -> impl Iterator<Item = &Path> {
         self.entries.keys().map(PathBuf::as_path)
@@ -110,6 +132,11 @@ impl Tree {
 }
 
 impl Entry {
+    fn is_alike(&self, other: &Self) -> bool {
+        (self.mode, self.owner, self.modified) == (other.mode, other.owner, other.modified)
+            && self.content == other.content
+    }
+
     /// What differs, without the contents, which may be long.
     fn changes(&self, after: &Self) -> String {
         let attributes = |entry: &Self| {

@@ -28,6 +28,7 @@
 mod crash;
 mod error;
 mod export_stream;
+mod faults;
 mod flock;
 mod gc_lock;
 mod hash_pool;

@@ -22,6 +22,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::{Seeded, StockNix, seed};
 use ground::Ground;
+pub(crate) use object::Content;
 
 /// How long the processes run unless the environment says otherwise.
 const TIME: Duration = Duration::from_secs(10);

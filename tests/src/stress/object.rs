@@ -12,7 +12,7 @@ use crate::Seeded;
 
 /// What an object is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     File(Vec<u8>),
     /// Files by name, in directories one deep.
     Tree(BTreeMap<PathBuf, Vec<u8>>),
@@ -21,7 +21,7 @@ pub(super) enum Content {
 impl Content {
     /// Some content. What `number` makes different may be few things: others then make the same object. Trees share
     /// files.
-    pub(super) fn some(seeded: &mut Seeded, number: u64) -> Self {
+    pub(crate) fn some(seeded: &mut Seeded, number: u64) -> Self {
         if seeded.chance(40) {
             return Content::File(format!("file {number}\n").repeat(100).into_bytes());
         }
@@ -35,7 +35,7 @@ impl Content {
     }
 
     /// Writes it beside the store.
-    pub(super) fn write(&self, to: &Path) -> Result<()> {
+    pub(crate) fn write(&self, to: &Path) -> Result<()> {
         match self {
             Content::File(bytes) => fs::write(to, bytes)?,
             Content::Tree(files) => {
@@ -74,7 +74,7 @@ impl Content {
     }
 
     /// Fails unless exactly this is at a place.
-    pub(super) fn expect_at(&self, place: &Path) -> Result<()> {
+    pub(crate) fn expect_at(&self, place: &Path) -> Result<()> {
         let found = Self::read(place)?;
         ensure!(found == *self, "{} is {found:?}, not {self:?}", place.display());
         Ok(())

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program starts at all.
 
-use anyhow::{Result, ensure};
-use superpose_tests::{Suite, superpose, trials};
+use anyhow::{Context, Result, ensure};
+use superpose_tests::{Suite, program_path, superpose, trials};
 
 pub(crate) fn register(suite: &mut Suite) {
-    trials!(suite, [], help_is_data_and_a_wrong_option_is_not);
+    trials!(
+        suite,
+        [],
+        help_is_data_and_a_wrong_option_is_not,
+        nothing_that_only_tests_may_ask_for_is_built_in
+    );
 }
 
 fn help_is_data_and_a_wrong_option_is_not() -> Result<()> {
@@ -19,5 +24,20 @@ fn help_is_data_and_a_wrong_option_is_not() -> Result<()> {
         wrong.errors().contains("--no-such-option"),
         "the option is not named: {wrong}"
     );
+    Ok(())
+}
+
+/// Crashes and faults on demand are features of builds for tests, and leave no trace in others.
+fn nothing_that_only_tests_may_ask_for_is_built_in() -> Result<()> {
+    let path = program_path()?;
+    let program = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let speaks_of = |name: &str| program.windows(name.len()).any(|part| part == name.as_bytes());
+    ensure!(
+        speaks_of("SUPERPOSE_STORE"),
+        "no variable is found in the program"
+    );
+    for name in ["SUPERPOSE_CRASH_AT", "SUPERPOSE_FAULT"] {
+        ensure!(!speaks_of(name), "{} speaks of {name}", path.display());
+    }
     Ok(())
 }

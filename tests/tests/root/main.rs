@@ -14,6 +14,7 @@ mod moving_roots;
 mod nested;
 mod optimising;
 mod over_serve;
+mod power;
 mod readme;
 mod repairing;
 mod smoke;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     crashing_repairs::register(&mut suite);
     repairing::register(&mut suite);
     stress::register(&mut suite);
+    power::register(&mut suite);
     over_serve::register(&mut suite);
     suite.run()
 }

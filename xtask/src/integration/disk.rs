@@ -15,6 +15,8 @@ pub(crate) struct Disk {
     image: PathBuf,
     is_read_only: bool,
     is_covered: bool,
+    /// Where all writes are logged.
+    log: Option<PathBuf>,
     /// Where, and as what.
     mount: Option<(PathBuf, &'static str)>,
 }
@@ -27,6 +29,7 @@ impl Disk {
             image: image.to_owned(),
             is_read_only: true,
             is_covered: false,
+            log: None,
             mount: None,
         }
     }
@@ -45,6 +48,12 @@ impl Disk {
         self
     }
 
+    /// Has the emulator log all writes and flushes in a file, which is empty.
+    pub(crate) fn logged(mut self, log: &Path) -> Self {
+        self.log = Some(log.to_owned());
+        self
+    }
+
     /// Has what is written there go into the guest's memory.
     pub(crate) fn covered(mut self) -> Self {
         self.is_covered = true;
@@ -52,22 +61,39 @@ impl Disk {
     }
 
     /// The emulator's options. A guest is killed but its host is not: what the emulator passed on is safe without a sync.
-    pub(crate) fn arguments(&self, index: usize) -> Result<[String; 4]> {
+    pub(crate) fn arguments(&self, index: usize) -> Result<Vec<String>> {
         let Self {
             serial,
             image,
             is_read_only,
             ..
         } = self;
+        let device = format!("virtio-blk-pci,drive=disk{index},serial={serial}");
+        if let Some(log) = &self.log {
+            let (image, log) = (escaped(image)?, escaped(log)?);
+            return Ok(vec![
+                "-blockdev".to_owned(),
+                format!("driver=file,filename={image},node-name=file{index}"),
+                "-blockdev".to_owned(),
+                format!("driver=file,filename={log},node-name=log{index}"),
+                "-blockdev".to_owned(),
+                format!(
+                    "driver=blklogwrites,file=file{index},log=log{index},log-sector-size=512,\
+                     log-super-update-interval=1,node-name=disk{index}"
+                ),
+                "-device".to_owned(),
+                device,
+            ]);
+        }
         let read_only = if *is_read_only { "on" } else { "off" };
-        Ok([
+        Ok(vec![
             "-drive".to_owned(),
             format!(
                 "if=none,id=disk{index},format=raw,cache=unsafe,readonly={read_only},file={}",
                 escaped(image)?
             ),
             "-device".to_owned(),
-            format!("virtio-blk-pci,drive=disk{index},serial={serial}"),
+            device,
         ])
     }
 

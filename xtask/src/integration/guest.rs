@@ -50,6 +50,7 @@ pub(crate) struct Guest<'a> {
     network: Option<[String; 4]>,
     memory: u32,
     limit: Duration,
+    fault: Option<&'static str>,
 }
 
 /// The guest's own kernel was at fault: the work may be tried once more.
@@ -63,6 +64,18 @@ impl std::fmt::Display for KernelFault {
 }
 
 impl std::error::Error for KernelFault {}
+
+/// What a guest was started for has failed.
+#[derive(Debug)]
+pub(crate) struct PartFailed(pub(crate) String);
+
+impl std::fmt::Display for PartFailed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PartFailed {}
 
 impl<'a> Guest<'a> {
     /// A machine that runs a part of the guest's program; `name` is that of its log.
@@ -79,6 +92,7 @@ impl<'a> Guest<'a> {
             network: None,
             memory: 1024,
             limit: TIME_LIMIT,
+            fault: room.fault,
         }
     }
 
@@ -115,6 +129,12 @@ impl<'a> Guest<'a> {
     /// Sets how much of a processor's time it may take; of that on the clock it gets five times as much.
     pub(crate) fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
+        self
+    }
+
+    /// Leaves out the fault that the program is to have in this run.
+    pub(crate) fn without_fault(mut self) -> Self {
+        self.fault = None;
         self
     }
 
@@ -204,6 +224,7 @@ impl<'a> Guest<'a> {
             "part": self.part,
             "nonce": nonce,
             "mounts": mounts,
+            "fault": self.fault,
             "arguments": self.arguments,
         });
         let mut cpio = Cpio::default();
@@ -301,6 +322,14 @@ impl Running {
         used > self.limit || self.started.elapsed() > self.limit * PATIENCE
     }
 
+    /// Whether it has not ended yet.
+    pub(crate) fn is_running(&mut self) -> Result<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().context("looking at a guest")?;
+        }
+        Ok(self.status.is_none())
+    }
+
     /// Cuts its power.
     pub(crate) fn kill(&mut self) -> Result<()> {
         self.child.kill().context("killing a guest")?;
@@ -356,6 +385,7 @@ impl Ended {
         match self.verdict {
             Verdict::Passed => Ok(self.results),
             Verdict::Oops(_) => Err(KernelFault(self.verdict.to_string()).into()),
+            Verdict::Failed(why) => Err(PartFailed(why).into()),
             verdict => bail!("{verdict}"),
         }
     }

@@ -51,18 +51,14 @@ fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Re
     eprintln!("{} on {}: begins", scenario.name, release.name());
     let (version, done) = match kernels.iter().find(|kernel| kernel.release == release) {
         Some(kernel) => {
-            let stage = Stage {
-                room,
-                kernel,
-                name: scenario.name,
-                is_quick: args.quick,
-            };
+            let stage = Stage::new(room, kernel, scenario.name, args.quick, args.seed);
             (kernel.version.clone(), tried(&stage, scenario))
         }
         None => (String::new(), Err(anyhow!("this kernel was not prepared"))),
     };
     let done = done.and_then(|tally| {
-        if !args.keep {
+        // What something is wrong with stays.
+        if !args.keep && tally.failed == 0 {
             room.forget(scenario.name, release)?;
         }
         Ok(tally)
@@ -92,7 +88,7 @@ fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Re
 }
 
 /// Once more after a fault of the guest's own kernel, which is no result: emulators and kernels have their own faults.
-fn tried(stage: &Stage<'_>, scenario: &Scenario) -> Result<Tally> {
+pub(crate) fn tried(stage: &Stage<'_>, scenario: &Scenario) -> Result<Tally> {
     let once = || {
         // One scenario that gives up does not take the others with it.
         catch_unwind(AssertUnwindSafe(|| (scenario.run)(stage)))

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use xshell::Shell;
 
 use super::room::Room;
 
@@ -122,9 +123,7 @@ impl LowerStore {
             }
         }
         for dir in [&self.dir, &self.sources] {
-            if dir.exists() {
-                fs::remove_dir_all(dir).with_context(|| dir.display().to_string())?;
-            }
+            Shell::new()?.remove_path(dir)?;
         }
         Ok(())
     }

@@ -4,13 +4,16 @@
 
 mod accelerator;
 mod cpio;
+mod crash_point;
 mod disk;
 mod guest;
 mod image;
 mod jobs;
 mod kernel;
 mod lower_store;
+mod power;
 mod programs;
+mod prove;
 mod report;
 mod room;
 mod scenario;
@@ -20,11 +23,12 @@ mod sharing;
 mod suite_run;
 mod tools;
 mod verdict;
+mod write_log;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Args as ClapArgs;
 
 use crate::test::{Skip, Tally};
@@ -55,6 +59,12 @@ pub(crate) struct Args {
     /// Keep the disks of the guests in target/integration/run
     #[arg(long)]
     keep: bool,
+    /// What is left to chance: where the power is cut, and during which work
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Show that the scenarios notice faults, which are built into the program for that
+    #[arg(long, conflicts_with_all = ["quick", "only", "kernel"])]
+    prove: bool,
 }
 
 /// Runs the task. The last line that it prints is the sum.
@@ -64,6 +74,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             println!("{name:<16} {about}");
         }
         return Ok(ExitCode::SUCCESS);
+    }
+    if args.prove {
+        if let Some(reason) = missing() {
+            bail!("nothing can be proven here: {reason}");
+        }
+        return prove::run(args.seed);
     }
     let chosen = chosen(args)?;
     let report = match missing() {
@@ -158,6 +174,8 @@ mod tests {
             only: Vec::new(),
             kernel: Vec::new(),
             keep: false,
+            seed: None,
+            prove: false,
         }
     }
 

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::disk::Disk;
 use super::image;
@@ -34,6 +34,9 @@ const SOURCES: [&str; 3] = [
     "contrib/systemd",
     "crates/mount-check/tests/real/snapshots",
 ];
+
+/// Chooses a fault, in a program that can have one.
+const FAULT: &str = "SUPERPOSE_FAULT";
 
 /// Built programs.
 pub(crate) struct Programs {
@@ -95,6 +98,34 @@ impl Programs {
     /// The program itself, which runs on any machine of this kind.
     pub(crate) fn program(&self) -> PathBuf {
         self.bin.join("superpose")
+    }
+
+    /// The same with a program that can be told to have a fault.
+    pub(crate) fn with_faults(self, base: &Path, tools: &Tools) -> Result<Self> {
+        let features = ["--features", "superpose-cli/faults"];
+        let mut args = vec!["build", "--package", "superpose-cli"];
+        args.extend(features);
+        let faulty = build(&base.join("build"), &args)?;
+        let bin = base.join("programs-with-faults");
+        fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
+        for suite in SUITES.iter().chain(&["superpose-crash-points"]) {
+            let from = base.join("programs").join(suite);
+            fs::copy(&from, bin.join(suite)).with_context(|| from.display().to_string())?;
+        }
+        let program = bin.join("superpose");
+        copy(&faulty, "superpose", &program)?;
+        for (place, has_faults) in [(&program, true), (&base.join("programs/superpose"), false)] {
+            let bytes = fs::read(place).with_context(|| place.display().to_string())?;
+            let has_it = bytes.windows(FAULT.len()).any(|part| part == FAULT.as_bytes());
+            ensure!(
+                has_it == has_faults,
+                "{} speaks of {FAULT}: {has_it}",
+                place.display()
+            );
+        }
+        let programs = base.join("programs-with-faults.img");
+        image::squashfs(tools, &bin, &programs)?;
+        Ok(Self { programs, ..self })
     }
 
     /// The disks with the programs and the sources, to be mounted in this order.

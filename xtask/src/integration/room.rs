@@ -22,6 +22,8 @@ pub(crate) struct Room {
     pub(crate) tools: Tools,
     pub(crate) programs: Programs,
     pub(crate) accelerator: Accelerator,
+    /// The fault that the programs of all guests have, if they were built so.
+    pub(crate) fault: Option<&'static str>,
     stock_nix: PathBuf,
     time_factor: u32,
     /// Held as long as the room is: a second run would make the images anew under the guests of the first.
@@ -47,6 +49,7 @@ impl Room {
             base: base.to_owned(),
             tools,
             accelerator: Accelerator::Tcg,
+            fault: None,
             stock_nix,
             time_factor: workspace::time_factor()?,
             _lock: lock,

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a scenario is, and the list of them.
 
+use std::sync::{Mutex, PoisonError};
+
 use anyhow::Result;
 
 use super::kernel::{Kernel, Release};
 use super::room::Room;
-use super::scenarios::{odd_layers, shared_directory, shared_image, stock_nix, suites, worked_example};
+use super::scenarios::{
+    odd_layers, power_cut_kill, power_cut_replay, shared_directory, shared_image, stock_nix, suites,
+    worked_example,
+};
 use crate::test::Tally;
 
 /// Something to be tried on real kernels.
@@ -28,16 +33,53 @@ pub(crate) struct Stage<'a> {
     /// Of the scenario.
     pub(crate) name: &'static str,
     pub(crate) is_quick: bool,
+    /// Of what is left to chance; another each time if none is given.
+    pub(crate) seed: Option<u64>,
+    /// What was found to be wrong, in short.
+    findings: Mutex<Vec<String>>,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(
+        room: &'a Room,
+        kernel: &'a Kernel,
+        name: &'static str,
+        is_quick: bool,
+        seed: Option<u64>,
+    ) -> Self {
+        Self {
+            room,
+            kernel,
+            name,
+            is_quick,
+            seed,
+            findings: Mutex::default(),
+        }
+    }
+
+    /// Remembers what is wrong.
+    pub(crate) fn find(&self, finding: String) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.push(finding);
+    }
+
+    /// What was found to be wrong first.
+    pub(crate) fn first_finding(&self) -> Option<String> {
+        let findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.first().cloned()
+    }
 }
 
 /// All of them, in the order in which they start.
-pub(crate) const SCENARIOS: [Scenario; 6] = [
+pub(crate) const SCENARIOS: [Scenario; 8] = [
     suites::SCENARIO,
     odd_layers::SCENARIO,
     shared_directory::SCENARIO,
     shared_image::SCENARIO,
     stock_nix::SCENARIO,
     worked_example::SCENARIO,
+    power_cut_replay::SCENARIO,
+    power_cut_kill::SCENARIO,
 ];
 
 /// The kernel of a quick run.

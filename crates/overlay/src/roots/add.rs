@@ -13,6 +13,7 @@ use superpose_store_path::{HashAlgorithm, StoreDir, StorePath, hash_bytes, nix32
 
 use super::link;
 use crate::error::{Error, Result};
+use crate::faults::{self, Fault};
 use crate::state_dir::{Directory, StateDir, describe_type};
 
 /// Where a root may be made.
@@ -23,6 +24,12 @@ const ACCEPTED: &str = "a new name, or a symbolic link into the store to replace
 /// The object must be protected by a temporary root, or a collector could remove it before the link is there. Missing
 /// parent directories are made. Removing the user's link later is enough to end the root. `physical` are the
 /// directories that hold the objects of this store wherever they are mounted; no link may be made in them.
+///
+/// # Durability
+/// Both links are on the disk when this returns.
+///
+/// # Deviation
+/// Nix leaves it to the kernel when they are.
 ///
 /// # Errors
 /// [`Error::RootRefused`] if `link` is relative, in the store, or something that is not a symbolic link into the store:
@@ -76,6 +83,8 @@ pub(crate) fn add_root(
     })?;
     let name = auto_name(&link);
     replace(&auto, name.as_ref(), link.as_os_str(), |_| Ok(()))?;
+    sync(&parent)?;
+    sync(&auto)?;
     Ok(auto.path().join(name))
 }
 
@@ -97,7 +106,16 @@ pub(crate) fn add_indirect_root(state: &StateDir, link: &Path) -> Result<()> {
         return Err(refused("one with a NUL"));
     }
     let link = link::canonical(link.as_os_str().as_bytes());
-    replace(&auto, auto_name(&link).as_ref(), link.as_os_str(), |_| Ok(()))
+    replace(&auto, auto_name(&link).as_ref(), link.as_os_str(), |_| Ok(()))?;
+    sync(&auto)
+}
+
+/// Puts the names of links on the disk: what a root keeps would be collected after a power cut that lost it.
+fn sync(directory: &Directory) -> Result<()> {
+    if faults::is_on(Fault::RootNotSynced) {
+        return Ok(());
+    }
+    rustix::fs::fsync(directory.fd()).map_err(|source| Error::io("sync", directory.path(), source))
 }
 
 /// Removes a link that was made just now, unless it leads elsewhere by now. The other link, to this one, is stale then, and

@@ -32,6 +32,7 @@ use super::trash::{self, Shown, Trash, Waiting};
 use super::unlink::{self, Unlinking};
 use super::{Below, Store};
 use crate::crash::CrashPoint;
+use crate::faults::{self, Fault};
 use crate::journal::{Intent, Journal, Moved, Via};
 use crate::random;
 use crate::temp_roots::Listener;
@@ -203,6 +204,10 @@ impl Store {
         for moved in moves {
             let (from, to) = self.directories(below, moved, trash);
             let (name, trash_name) = (OsStr::from_bytes(&moved.name), OsStr::from_bytes(&moved.trash));
+            if moved.via == Via::UpperLayer && faults::is_on(Fault::DeleteThroughMount) {
+                superpose_nar::remove_tree(self.real.fd(), name)?;
+                continue;
+            }
             match trash::rename(from, name, to, trash_name) {
                 // Not there: another process was quicker, or an earlier try came that far. There twice: it came that
                 // far, and somebody left another one without a row since; that is garbage where it is.

@@ -20,6 +20,7 @@ use superpose_store_path::{HashPart, StoreDir, StorePath};
 pub use export::Exported;
 pub use merged::Merged;
 
+use crate::faults::{self, Fault};
 use crate::layout::{self, Layout};
 use crate::roots::{Root, Stale, lasting};
 use crate::state_dir::StateDir;
@@ -70,7 +71,11 @@ impl Upper {
 impl Parts {
     fn open(layout: &Layout) -> Result<Self> {
         let settings = layout.settings();
-        let options = OpenDatabase::read_only(settings.state_dir.join("db"), settings.store_dir.clone());
+        let open = match faults::is_on(Fault::LowerWritable) {
+            false => OpenDatabase::read_only,
+            true => OpenDatabase::read_write,
+        };
+        let options = open(settings.state_dir.join("db"), settings.store_dir.clone());
         let overlay = match layout {
             Layout::Local(_) => return Ok(Parts::Local(Box::new(Database::open(&options)?))),
             Layout::Daemon(daemon) => {

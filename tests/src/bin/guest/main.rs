@@ -67,7 +67,7 @@ fn main() -> ExitCode {
 
 /// Everything from the first mount to the last.
 fn run(order: &Order) -> Ending {
-    let done = prepare(order).and_then(|()| part());
+    let done = prepare(order).and_then(|()| part(order));
     let ending = done.unwrap_or_else(|error| Ending::of_error(&error));
     match disks::unmount(order) {
         Err(error) if matches!(ending, Ending::Passed) => Ending::of_error(&error),
@@ -83,7 +83,7 @@ fn prepare(order: &Order) -> Result<()> {
 }
 
 /// Starts the part and waits for it; whatever else ends in the meantime is somebody's orphan.
-fn part() -> Result<Ending> {
+fn part(order: &Order) -> Result<Ending> {
     let child = Command::new("/proc/self/exe")
         .current_dir("/root")
         .env_clear()
@@ -96,6 +96,7 @@ fn part() -> Result<Ending> {
             format!("{PROGRAMS}/superpose-crash-points"),
         )
         .env("SUPERPOSE_SCRATCH", SCRATCH)
+        .envs(order.fault.iter().map(|fault| ("SUPERPOSE_FAULT", fault)))
         .spawn()
         .context("starting the part")?;
     let status = reap_until(Pid::from_child(&child))?;

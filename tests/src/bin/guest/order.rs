@@ -19,6 +19,8 @@ pub(crate) struct Order {
     pub(crate) nonce: String,
     /// What to mount, in this order.
     pub(crate) mounts: Vec<DiskMount>,
+    /// A fault of the program that is to be noticed, if the program was built so.
+    pub(crate) fault: Option<String>,
     /// For the part alone.
     pub(crate) arguments: Map<String, Value>,
 }
@@ -67,6 +69,7 @@ impl Order {
         Ok(Self {
             part: text_of(&value, "part")?,
             nonce: text_of(&value, "nonce")?,
+            fault: value["fault"].as_str().map(str::to_owned),
             mounts: mounts.iter().map(DiskMount::parse).collect::<Result<_>>()?,
             arguments: value["arguments"].as_object().context("no `arguments`")?.clone(),
         })

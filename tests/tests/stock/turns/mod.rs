@@ -3,7 +3,6 @@
 //!
 //! `SUPERPOSE_SEED` takes the same steps again; `SUPERPOSE_STEPS` says how many there are.
 
-mod model;
 mod step;
 mod store;
 

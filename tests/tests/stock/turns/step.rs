@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-use superpose_tests::Seeded;
-
-use super::model::Model;
+use superpose_tests::{Model, Seeded};
 
 /// Who takes a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

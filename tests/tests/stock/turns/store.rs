@@ -7,9 +7,8 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use rusqlite::Connection;
-use superpose_tests::{Invocation, Layers, OverlayMount, StockNix, Tree};
+use superpose_tests::{Invocation, Layers, Model, OverlayMount, References, StockNix, Tree};
 
-use super::model::{Model, References};
 use super::step::{NAMES, Step, Who};
 use crate::beside::{expect_clean, lines};
 

@@ -2,6 +2,8 @@
 //! The scenarios, one a file.
 
 pub(crate) mod odd_layers;
+pub(crate) mod power_cut_kill;
+pub(crate) mod power_cut_replay;
 pub(crate) mod shared_directory;
 pub(crate) mod shared_image;
 pub(crate) mod stock_nix;

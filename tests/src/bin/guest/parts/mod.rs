@@ -4,6 +4,7 @@
 mod crate_suite;
 mod hello;
 mod nearly_full;
+mod power;
 mod shared;
 mod suite;
 
@@ -14,10 +15,13 @@ use crate::order::Order;
 type Part = fn(&Order) -> Result<()>;
 
 /// All parts, by the names that orders use.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 8] = [
     ("crate-suite", crate_suite::run),
     ("hello", hello::run),
     ("nearly-full", nearly_full::run),
+    ("power-judge", power::judge),
+    ("power-lower", power::lower),
+    ("power-workload", power::workload),
     ("shared", shared::run),
     ("suite", suite::run),
 ];

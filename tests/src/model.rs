@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must be valid, and why: a store without files.
+//! What must be valid, and why: a store without files, for whoever takes steps on a real one beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Paths with what they refer to.
-pub(crate) type References = BTreeMap<String, Vec<String>>;
+pub type References = BTreeMap<String, Vec<String>>;
 
 /// An overlay store whose lower store is all below roots of the overlay store: over another stock Nix does not collect.
-#[derive(Debug, Default)]
-pub(crate) struct Model {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
     /// What the lower store holds.
-    pub(crate) lower: References,
+    pub lower: References,
     /// What only the upper layer holds.
-    pub(crate) own: References,
+    pub own: References,
     /// Paths of the lower store whose objects lie above, too.
-    pub(crate) duplicates: BTreeSet<String>,
+    pub duplicates: BTreeSet<String>,
     /// Links to paths that are only above.
-    pub(crate) roots: BTreeMap<PathBuf, String>,
+    pub roots: BTreeMap<PathBuf, String>,
     /// Paths that were valid once.
-    pub(crate) gone: BTreeSet<String>,
+    pub gone: BTreeSet<String>,
 }
 
 impl Model {
     /// Everything that is valid.
-    pub(crate) fn valid(&self) -> BTreeSet<&str> {
+    #[must_use]
+    pub fn valid(&self) -> BTreeSet<&str> {
         self.lower
             .keys()
             .chain(self.own.keys())
@@ -33,7 +34,8 @@ impl Model {
     }
 
     /// The names in the upper layer.
-    pub(crate) fn names(&self) -> Vec<String> {
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
         let paths: BTreeSet<&String> = self.own.keys().chain(&self.duplicates).collect();
         let mut names: Vec<String> = paths.into_iter().map(|path| base(path).to_owned()).collect();
         names.sort();
@@ -41,7 +43,8 @@ impl Model {
     }
 
     /// What roots keep of the upper layer.
-    pub(crate) fn alive(&self) -> BTreeSet<&str> {
+    #[must_use]
+    pub fn alive(&self) -> BTreeSet<&str> {
         let mut alive = BTreeSet::new();
         let mut waiting: Vec<&str> = self.roots.values().map(String::as_str).collect();
         while let Some(path) = waiting.pop() {
@@ -55,7 +58,8 @@ impl Model {
     }
 
     /// A path with everything that refers to it, directly or not.
-    pub(crate) fn with_referrers(&self, path: &str) -> Vec<String> {
+    #[must_use]
+    pub fn with_referrers(&self, path: &str) -> Vec<String> {
         let mut found = BTreeSet::from([path.to_owned()]);
         loop {
             let more: Vec<String> = self
@@ -74,7 +78,8 @@ impl Model {
     }
 
     /// Whether paths of the upper layer may be deleted: no root keeps one, and nothing else refers to one.
-    pub(crate) fn may_delete(&self, paths: &[String]) -> bool {
+    #[must_use]
+    pub fn may_delete(&self, paths: &[String]) -> bool {
         let alive = self.alive();
         paths.iter().all(|path| {
             let is_needed = self.own.iter().any(|(referrer, references)| {
@@ -85,7 +90,7 @@ impl Model {
     }
 
     /// A path became valid, or was so before.
-    pub(crate) fn add(&mut self, path: &str, references: Vec<String>) {
+    pub fn add(&mut self, path: &str, references: Vec<String>) {
         if !self.lower.contains_key(path) {
             self.gone.remove(path);
             self.own.entry(path.to_owned()).or_insert(references);
@@ -93,7 +98,7 @@ impl Model {
     }
 
     /// Paths are not valid any more.
-    pub(crate) fn remove(&mut self, paths: &[String]) {
+    pub fn remove(&mut self, paths: &[String]) {
         for path in paths {
             self.own.remove(path);
             self.gone.insert(path.clone());
@@ -101,7 +106,7 @@ impl Model {
     }
 
     /// What nothing keeps is collected.
-    pub(crate) fn collect(&mut self) {
+    pub fn collect(&mut self) {
         let alive = self.alive();
         let dead: Vec<String> = self
             .own
@@ -114,6 +119,7 @@ impl Model {
 }
 
 /// The name of an object in its store directory.
-pub(crate) fn base(path: &str) -> &str {
+#[must_use]
+pub fn base(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
