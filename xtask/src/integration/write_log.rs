@@ -291,7 +291,9 @@ pub(crate) mod tests {
 
     impl Drop for Dir {
         fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).ok();
+            xshell::Shell::new()
+                .and_then(|shell| shell.remove_path(&self.0))
+                .ok();
         }
     }
 
