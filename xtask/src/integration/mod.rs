@@ -20,6 +20,7 @@ mod sharing;
 mod suite_run;
 mod tools;
 mod verdict;
+mod virtiofsd;
 
 use std::process::ExitCode;
 use std::time::Duration;
