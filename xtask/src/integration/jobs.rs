@@ -57,7 +57,11 @@ fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Re
                 name: scenario.name,
                 is_quick: args.quick,
             };
-            (kernel.version.clone(), tried(&stage, scenario))
+            let cleared = room.clear(scenario.name, release);
+            (
+                kernel.version.clone(),
+                cleared.and_then(|()| tried(&stage, scenario)),
+            )
         }
         None => (String::new(), Err(anyhow!("this kernel was not prepared"))),
     };
