@@ -40,7 +40,7 @@ pub(crate) fn run(room: &Room, kernels: &[Kernel], jobs: &[Job], args: &Args) ->
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|row| {
         jobs.iter().position(|(scenario, release)| {
-            scenario.name == row.scenario && row.kernel.starts_with(release.name())
+            scenario.name == row.scenario && row.kernel.starts_with(&format!("{} (", release.name()))
         })
     });
     Report { rows }
