@@ -108,10 +108,10 @@ impl<'a> Guest<'a> {
         self
     }
 
-    /// Shares a directory of the host, which it cannot write.
-    pub(crate) fn share(mut self, tag: &'static str, dir: &Path, at: &'static str) -> Result<Self> {
-        self.shares.push(Share::new(tag, dir, at)?);
-        Ok(self)
+    /// Gives it a directory of the host.
+    pub(crate) fn share(mut self, share: Share) -> Self {
+        self.shares.push(share);
+        self
     }
 
     /// Has it reach a socket of the host, and nothing else; the order has the address as `server`.

@@ -109,6 +109,10 @@ impl LowerStore {
     }
 
     /// Removes it. Its directories are not writable, which means something to whoever is not root.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a store of ours alone, in the directory of a run; no other user can put a link there"
+    )]
     pub(crate) fn remove(&self) -> Result<()> {
         let mut pending = vec![self.dir.clone()];
         while let Some(dir) = pending.pop() {

@@ -23,6 +23,7 @@ mod sharing;
 mod suite_run;
 mod tools;
 mod verdict;
+mod virtiofsd;
 mod write_log;
 
 use std::process::ExitCode;

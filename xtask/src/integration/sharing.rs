@@ -16,7 +16,7 @@ use super::scenario::Stage;
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// Each of them has little to do at a time, and there are several.
-const MEMORY: u32 = 512;
+pub(crate) const MEMORY: u32 = 512;
 
 /// How often a guest changes its store, in each phase.
 const STEPS: u32 = 24;
@@ -56,8 +56,12 @@ impl<'s, 'a> Company<'s, 'a> {
         })
     }
 
-    /// Has all of them work at once; `prepare` gives each the lower store.
-    pub(crate) fn work(&self, phase: Phase, prepare: impl Fn(Guest<'a>) -> Result<Guest<'a>>) -> Result<()> {
+    /// Has all of them work at once; `prepare` gives each, by its number, the lower store.
+    pub(crate) fn work(
+        &self,
+        phase: Phase,
+        prepare: impl Fn(usize, Guest<'a>) -> Result<Guest<'a>>,
+    ) -> Result<()> {
         let steps = if self.stage.is_quick { QUICK_STEPS } else { STEPS };
         let word = match phase {
             Phase::First => "first",
@@ -74,12 +78,13 @@ impl<'s, 'a> Company<'s, 'a> {
                 .argument("common", COMMON.to_vec())
                 .memory(MEMORY)
                 .limit(TIME_LIMIT)
-                .disk(Disk::writable("scratch", upper).at("/scratch", "ext4"))
-                .disk(self.stage.room.stock_nix());
+                .disk(Disk::writable("scratch", upper).at("/scratch", "ext4"));
             for disk in self.stage.room.programs.disks() {
                 guest = guest.disk(disk);
             }
-            running.push((name, prepare(guest)?.start()?));
+            // Inside the work tree, so behind it.
+            guest = guest.disk(self.stage.room.stock_nix());
+            running.push((name, prepare(number, guest)?.start()?));
         }
         // All of them are waited for: what one found is no reason to cut the others.
         let ended: Vec<_> = running

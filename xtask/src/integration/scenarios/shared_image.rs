@@ -56,7 +56,7 @@ fn one(stage: &Stage<'_>, form: &'static str, pack: Pack) -> Result<()> {
         pack(&room.tools, &store.dir, &image)?;
         let read = || fs::read(&image).with_context(|| image.display().to_string());
         let before = read()?;
-        company.work(phase, |guest| {
+        company.work(phase, |_, guest| {
             Ok(guest.disk(Disk::read_only("lower", &image).at("/lower", form)))
         })?;
         ensure!(read()? == before, "{} was changed", image.display());
