@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Opened stores, lent for the time of one request: an idle connection has none, and holds no lock of the store.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use superpose_overlay::metadata::MetadataSource;
@@ -44,6 +45,8 @@ pub(crate) struct Pool {
     most_asking: usize,
     state: Mutex<State>,
     freed: Condvar,
+    /// Wakes who calls [`close_idle`](Self::close_idle).
+    wake: Arc<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -52,10 +55,12 @@ struct State {
     asking: usize,
     /// How many wait for a turn: to wake nobody is a system call too.
     waiting: usize,
+    /// Whether somebody will look for idle stores by himself, and need not be woken.
+    is_watched: bool,
 }
 
 impl Pool {
-    pub(crate) fn new(layout: Layout, mut options: OpenOptions, access: Access) -> Self {
+    pub(crate) fn new(layout: Layout, mut options: OpenOptions, access: Access, wake: Arc<OwnedFd>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let most_asking = (2 * processors).max(4);
         let share = u32::try_from(most_asking).map_or(0, |stores| CACHES / stores);
@@ -67,6 +72,7 @@ impl Pool {
             most_asking,
             state: Mutex::default(),
             freed: Condvar::new(),
+            wake,
         }
     }
 
@@ -104,16 +110,24 @@ impl Pool {
     pub(crate) fn put(&self, opened: Opened, born: Instant) {
         let now = Instant::now();
         let mut state = self.lock();
-        if state.idle.len() < self.most_asking && now - born < AGE {
-            state.idle.push(Idle {
-                opened,
-                since: now,
-                born,
-            });
+        if state.idle.len() >= self.most_asking || now - born >= AGE {
+            return;
+        }
+        state.idle.push(Idle {
+            opened,
+            since: now,
+            born,
+        });
+        // Of a question on an old connection the server's loop knows nothing: it would sleep, and the store stay open.
+        let is_news = !std::mem::replace(&mut state.is_watched, true);
+        drop(state);
+        if is_news {
+            wake(&self.wake);
         }
     }
 
-    /// Closes what was not used for a while; tells whether something is left that will have to be closed.
+    /// Closes what was not used for a while; tells whether something is left that will have to be closed, and is to be
+    /// looked for again then.
     pub(crate) fn close_idle(&self) -> bool {
         let now = Instant::now();
         let mut state = self.lock();
@@ -121,7 +135,9 @@ impl Pool {
             .into_iter()
             .partition(|idle| now - idle.since >= IDLE || now - idle.born >= AGE);
         state.idle = staying;
-        let is_left = !state.idle.is_empty();
+        // What somebody asks at the moment comes back soon: without it, he would have to wake us every time.
+        let is_left = !state.idle.is_empty() || state.asking > 0;
+        state.is_watched = is_left;
         drop(state);
         // Closing takes a while; nobody waits for it.
         drop::<Vec<Idle>>(closing);
@@ -157,6 +173,12 @@ impl Pool {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Wakes whoever waits at an event descriptor.
+pub(crate) fn wake(event: &OwnedFd) {
+    // It fails only when it is full, and then whoever waits wakes up anyway.
+    rustix::io::write(event, &1_u64.to_ne_bytes()).ok();
 }
 
 /// Somebody may ask.

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::options::{MAX_CONNECTIONS, ServeOptions};
 use crate::peer::{self, Accounts, Peer};
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 use crate::refusal::Refused;
 use crate::socket::Socket;
 
@@ -54,7 +54,7 @@ pub(crate) struct Shared {
     accounts: Accounts,
     connections: Mutex<Connections>,
     /// Wakes the loop: something has ended, or everything has to.
-    wake: OwnedFd,
+    wake: Arc<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
@@ -85,8 +85,7 @@ impl StopHandle {
 
 impl Shared {
     fn wake(&self) {
-        // It fails only when it is full, and then the loop wakes up anyway.
-        rustix::io::write(&self.wake, &1_u64.to_ne_bytes()).ok();
+        pool::wake(&self.wake);
     }
 
     fn connections(&self) -> MutexGuard<'_, Connections> {
@@ -104,8 +103,9 @@ impl Server {
         options.max_connections = options.max_connections.clamp(1, MAX_CONNECTIONS);
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|error| Error::io("make", "an event descriptor", error))?;
+        let wake = Arc::new(wake);
         let shared = Shared {
-            pool: Pool::new(layout, open, options.access),
+            pool: Pool::new(layout, open, options.access, Arc::clone(&wake)),
             budget: Budget::new(options.large_messages),
             ahead: Budget::new(AHEAD),
             stopping: Arc::default(),
@@ -157,7 +157,7 @@ impl Server {
 
     /// Waits for a client, for the end of something, or so long.
     fn wait<'s>(&self, sockets: &'s [Socket], limit: Option<Duration>) -> Result<Vec<&'s Socket>> {
-        let mut fds = vec![PollFd::new(&self.shared.wake, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(self.shared.wake.as_ref(), PollFlags::IN)];
         fds.extend(sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         let limit = limit.map(|limit| Timespec {
             // Seconds, not years.

@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use xshell::Shell;
 
 use super::tools::Tools;
 use crate::debian::{self, Unpacked};
@@ -95,7 +96,7 @@ impl Kernel {
             })?;
             Unpacked::make(&root, &archives)?;
             fs::write(&stamp, FORMAT).with_context(|| stamp.display().to_string())?;
-            fs::remove_dir_all(&apt).with_context(|| apt.display().to_string())?;
+            Shell::new()?.remove_path(&apt)?;
         }
         let tree = ModuleTree::find(&root)?;
         let image = [

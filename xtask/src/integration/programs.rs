@@ -18,11 +18,21 @@ pub(crate) const PLACE: &str = "/opt/superpose";
 /// The suites over the built program.
 const SUITES: [&str; 3] = ["host", "root", "stock"];
 
+/// Suites inside crates that need mounts: the crate, its suites, and the features that they need.
+const CRATE_SUITES: [(&str, &[&str], &[&str]); 2] = [
+    ("superpose-mount-check", &["real"], &[]),
+    (
+        "superpose-overlay",
+        &["mounting", "store"],
+        &["--features", "crash-points"],
+    ),
+];
+
 /// What suites read of the work tree.
 const SOURCES: [&str; 3] = [
     "README.md",
-    "contrib/systemd/superpose.service",
-    "contrib/systemd/superpose.socket",
+    "contrib/systemd",
+    "crates/mount-check/tests/real/snapshots",
 ];
 
 /// Chooses a fault, in a program that can have one.
@@ -55,11 +65,9 @@ impl Programs {
         copy(&crashing, "superpose", &bin.join("superpose-crash-points"))?;
         let program = build(&target, &["build", "--package", "superpose-cli"])?;
         copy(&program, "superpose", &bin.join("superpose"))?;
-        let mut tests = vec!["test", "--no-run", "--package", "superpose-tests"];
-        tests.extend(SUITES.iter().flat_map(|suite| ["--test", *suite]));
-        let suites = build(&target, &tests)?;
-        for suite in SUITES {
-            copy(&suites, suite, &bin.join(suite))?;
+        suites(&target, &bin, "superpose-tests", &SUITES, &[])?;
+        for (package, names, features) in CRATE_SUITES {
+            suites(&target, &bin, package, names, features)?;
         }
         let guest = build(
             &target,
@@ -75,9 +83,7 @@ impl Programs {
         image::squashfs(tools, &bin, &programs.programs)?;
         let sources = base.join("sources");
         for name in SOURCES {
-            let to = sources.join(name);
-            fs::create_dir_all(to.parent().unwrap_or(&sources)).with_context(|| to.display().to_string())?;
-            fs::copy(workspace::root().join(name), &to).with_context(|| name.to_owned())?;
+            copy_tree(&workspace::root().join(name), &sources.join(name))?;
         }
         // The suites go there by way of their own package, so that this has to be there, too.
         fs::create_dir_all(sources.join("tests")).with_context(|| sources.display().to_string())?;
@@ -122,6 +128,35 @@ impl Programs {
             Disk::read_only("sources", &self.sources).at(workspace::root(), "squashfs"),
         ]
     }
+}
+
+/// Builds suites of a package, and copies them.
+fn suites(target: &Path, bin: &Path, package: &str, names: &[&str], features: &[&str]) -> Result<()> {
+    let mut words = vec!["test", "--no-run", "--package", package];
+    words.extend(features);
+    words.extend(names.iter().flat_map(|name| ["--test", *name]));
+    let built = build(target, &words)?;
+    for name in names {
+        copy(&built, name, &bin.join(name))?;
+    }
+    Ok(())
+}
+
+/// Copies a file, or the files of a directory.
+fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+            let name = entry?.file_name();
+            copy_tree(&from.join(&name), &to.join(&name))?;
+        }
+        return Ok(());
+    }
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+    }
+    fs::copy(from, to)
+        .map(drop)
+        .with_context(|| from.display().to_string())
 }
 
 fn build(target: &Path, args: &[&str]) -> Result<Vec<cargo_run::Built>> {

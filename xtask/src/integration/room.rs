@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What all guests of a run share: what was prepared, where their files lie, how much time they get.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use xshell::Shell;
 
 use super::accelerator::Accelerator;
 use super::disk::Disk;
@@ -25,6 +26,8 @@ pub(crate) struct Room {
     pub(crate) fault: Option<&'static str>,
     stock_nix: PathBuf,
     time_factor: u32,
+    /// Held as long as the room is: a second run would make the images anew under the guests of the first.
+    _lock: File,
 }
 
 impl Room {
@@ -34,6 +37,7 @@ impl Room {
             let dir = base.join(dir);
             fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         }
+        let lock = lock(&base.join("lock"))?;
         let tools = Tools::prepare(base)?;
         let kernels = releases
             .iter()
@@ -48,6 +52,7 @@ impl Room {
             fault: None,
             stock_nix,
             time_factor: workspace::time_factor()?,
+            _lock: lock,
         };
         if let Some(kernel) = kernels.first() {
             room.accelerator = Accelerator::choose(&room, kernel)?;
@@ -89,10 +94,25 @@ impl Room {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(scenario) && name.ends_with(&end) {
                 let path = entry.path();
-                fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
+                Shell::new()?.remove_path(&path)?;
             }
         }
         Ok(())
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "between our own runs; no Nix looks at this file"
+)]
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| path.display().to_string())?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another run of `cargo xtask integration` has {}", path.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use xshell::Shell;
 
 use super::image;
 use crate::debian::{self, Unpacked};
@@ -71,7 +72,7 @@ impl Tools {
         Unpacked::make(&tools.unpacked.root, &archives)?;
         image::squashfs(&tools, &tools.unpacked.root, &tools.image)?;
         fs::write(&stamp, FORMAT).with_context(|| stamp.display().to_string())?;
-        fs::remove_dir_all(&apt).with_context(|| apt.display().to_string())?;
+        Shell::new()?.remove_path(&apt)?;
         Ok(tools)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Done, RawNar, Request};
 
-use crate::served::{Client, Served, patient, short, trusting_nobody};
+use crate::served::{Client, Served, eventually, patient, short, trusting_nobody};
 
 /// The next client waits until another one goes.
 #[test]
@@ -42,6 +42,28 @@ fn nobody_has_all_connections() {
         panic!("{error:?}");
     };
     assert!(report.message.starts_with(b"you have too many connections"));
+}
+
+/// An opened store is closed when nobody has used it for a while, also after a question of a client who has been there all
+/// the time: nobody comes or goes then, so that nothing else wakes the server.
+#[test]
+fn an_idle_client_keeps_no_store_open() {
+    let served = Served::start_with(patient());
+    let database = served.top.path().join("store/nix/var/nix/db/db.sqlite");
+    let is_open = || {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap();
+        fds.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .any(|target| target == database)
+    };
+    let mut client = served.client();
+    for _ in 0..2 {
+        let request = Request::IsValidPath(served.paths[0].clone());
+        assert_eq!(client.ask(request), Ok(true));
+        assert!(is_open());
+        eventually(|| !is_open());
+        // Longer than the server looks again and again by itself.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
 }
 
 /// Half a greeting and half a request are given up in time, while a client that says nothing may stay.

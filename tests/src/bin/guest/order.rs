@@ -69,6 +69,15 @@ impl Order {
         list.map(|list| list.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default()
     }
+
+    /// An argument that gives names their texts; none if it is not there.
+    pub(crate) fn variables(&self, name: &str) -> Vec<(&str, &str)> {
+        let object = self.arguments.get(name).and_then(Value::as_object);
+        let pairs = object.into_iter().flatten();
+        pairs
+            .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+            .collect()
+    }
 }
 
 impl DiskMount {
@@ -95,7 +104,7 @@ mod tests {
 
     #[test]
     fn orders_are_read_and_what_lacks_is_named() {
-        let text = r#"{"part":"p","nonce":"n","arguments":{"word":"w","words":["a","b"]},
+        let text = r#"{"part":"p","nonce":"n","arguments":{"word":"w","words":["a","b"],"set":{"A":"1"}},
             "mounts":[{"serial":"s","at":"/a","type":"ext4","covered":true}]}"#;
         let order = Order::parse(text).unwrap();
         assert_eq!((order.part.as_str(), order.nonce.as_str()), ("p", "n"));
@@ -103,6 +112,7 @@ mod tests {
             (order.text("word").unwrap(), order.texts("words")),
             ("w", vec!["a", "b"])
         );
+        assert_eq!(order.variables("set"), [("A", "1")]);
         assert!(order.text("other").is_err() && order.texts("other").is_empty());
         assert!(order.mounts[0].is_covered && !order.mounts[0].is_read_only);
         let error = Order::parse(r#"{"part":"p","mounts":[],"arguments":{}}"#).unwrap_err();

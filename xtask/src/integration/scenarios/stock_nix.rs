@@ -19,16 +19,27 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     run,
 };
 
-/// Modules of the suite.
-const TRIALS: [&str; 3] = ["turns::", "serving::", "serving_builds::"];
+/// Modules of the suite, and trials that stand for them in a quick run.
+const TRIALS: [&str; 3] = ["stock::turns::", "stock::serving::", "stock::serving_builds::"];
+const QUICK_TRIALS: [&str; 3] = [
+    "stock::turns::both_take_turns::sid",
+    "stock::serving::all_paths_of_a_served_overlay_store_are_those_of_both_layers::sid",
+    "stock::serving_builds::builds_are_handed_to_stock_nix::sid",
+];
 
-/// Fewer than on the machine itself, where each takes a tenth of the time.
-const STEPS: &str = "60";
+/// Fewer turns than on the machine itself, where each takes a tenth of the time.
+const STEPS: &str = "120";
+const QUICK_STEPS: &str = "30";
 
 fn run(stage: &Stage<'_>) -> Result<Tally> {
+    let (trials, steps) = if stage.is_quick {
+        (&QUICK_TRIALS, QUICK_STEPS)
+    } else {
+        (&TRIALS, STEPS)
+    };
     SuiteRun::new("stock")
-        .filters(&TRIALS)
-        .variable("SUPERPOSE_STEPS", STEPS)
-        .limit(Duration::from_secs(600))
+        .filters(trials)
+        .variable("SUPERPOSE_STEPS", steps)
+        .limit(Duration::from_secs(900))
         .run(stage)
 }

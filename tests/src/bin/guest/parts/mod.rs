@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a machine can be started for. A new part is a function in a file here, and a row in the table.
 
+mod crate_suite;
 mod hello;
 mod nearly_full;
 mod power;
@@ -13,7 +14,8 @@ use crate::order::Order;
 type Part = fn(&Order) -> Result<()>;
 
 /// All parts, by the names that orders use.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
+    ("crate-suite", crate_suite::run),
     ("hello", hello::run),
     ("nearly-full", nearly_full::run),
     ("power-judge", power::judge),

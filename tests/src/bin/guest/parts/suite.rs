@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -20,13 +19,7 @@ pub(crate) fn run(order: &Order) -> Result<()> {
     if filters.is_empty() {
         filters.push("");
     }
-    if order.text("scratch").is_ok_and(|kind| kind == "tmpfs") {
-        machine::mount_new("tmpfs", SCRATCH, "size=1g")?;
-    }
-    // A new file system is root's, and ordinary users work there, too.
-    if Path::new(SCRATCH).is_dir() {
-        fs::set_permissions(SCRATCH, fs::Permissions::from_mode(0o1777)).context(SCRATCH)?;
-    }
+    open_scratch(order)?;
     let mut reports = Vec::new();
     for filter in filters {
         reports.push(once(order, filter)?);
@@ -38,6 +31,14 @@ pub(crate) fn run(order: &Order) -> Result<()> {
     results::send(&Value::Array(reports))?;
     ensure!(failed == 0, "{failed} trials of the suite failed");
     Ok(())
+}
+
+/// Makes the directory that a suite works in what the order says, and everybody's: a new file system is root's.
+pub(crate) fn open_scratch(order: &Order) -> Result<()> {
+    if order.text("scratch").is_ok_and(|kind| kind == "tmpfs") {
+        machine::mount_new("tmpfs", SCRATCH, "size=1g")?;
+    }
+    fs::set_permissions(SCRATCH, fs::Permissions::from_mode(0o1777)).context(SCRATCH)
 }
 
 fn once(order: &Order, filter: &str) -> Result<Value> {
@@ -54,11 +55,7 @@ fn once(order: &Order, filter: &str) -> Result<Value> {
         command.arg("--skip").arg(skipped);
     }
     command.args(Some(filter).filter(|filter| !filter.is_empty()));
-    if let Some(Value::Object(variables)) = order.arguments.get("environment") {
-        for (name, value) in variables {
-            command.env(name, value.as_str().unwrap_or_default());
-        }
-    }
+    command.envs(order.variables("environment"));
     command.env("SUPERPOSE_TEST_REPORT", REPORT);
     fs::write(REPORT, "").context(REPORT)?;
     fs::set_permissions(REPORT, fs::Permissions::from_mode(0o666)).context(REPORT)?;
