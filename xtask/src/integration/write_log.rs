@@ -290,6 +290,7 @@ pub(crate) mod tests {
     }
 
     impl Drop for Dir {
+        #[expect(clippy::disallowed_methods, reason = "a directory of this test alone")]
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).ok();
         }
