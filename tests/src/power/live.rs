@@ -2,6 +2,7 @@
 //! What must hold while the store is in use, after each step.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 
@@ -22,6 +23,8 @@ pub fn expect_live(place: &Place, plan: &Plan) -> Result<()> {
             .content
             .expect_at(&seen)
             .context("an object of the lower store, through the merged view")?;
+        let found = fs::symlink_metadata(&seen)?;
+        ensure!(found.nlink() > 0, "{path} shows a copy that was removed");
     }
     expect_no_trash(place)?;
     let aside = fs::read_dir(place.disk().join("aside"))?.count();

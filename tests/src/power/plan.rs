@@ -192,37 +192,37 @@ impl Chooser<'_> {
     /// Chooses a step; none if the store has nothing that it could be done to.
     fn maybe(&mut self, model: &Model, plan: &mut Plan) -> Result<Option<Step>> {
         Ok(match self.seeded.below(100) {
-            0..16 => {
+            0..15 => {
                 let number = u64::from(self.seeded.below(COMMON));
                 let path = self.object(plan, number, Kind::Small, Vec::new())?;
                 Some(self.adding(path))
             }
-            16..22 => {
+            15..20 => {
                 let path = self.new_object(plan, Kind::Large, Vec::new())?;
                 Some(self.adding(path))
             }
-            22..32 => {
+            20..29 => {
                 let references = self.some_of(&model.valid().into_iter().collect::<Vec<_>>());
                 let path = self.new_object(plan, Kind::Small, references)?;
                 Some(self.adding(path))
             }
-            32..38 => Some(Step::AddArchive {
+            29..34 => Some(Step::AddArchive {
                 path: self.new_object(plan, Kind::Small, Vec::new())?,
             }),
-            38..48 => Some(Step::Import {
+            34..43 => Some(Step::Import {
                 paths: self.chain(plan, model)?,
             }),
-            48..54 => Some(Step::Register {
+            43..48 => Some(Step::Register {
                 path: self.new_object(plan, Kind::Small, Vec::new())?,
             }),
-            54..66 => self.deletion(model),
-            66..71 => Some(Step::Collect),
-            71..79 => Some(Step::Optimise),
-            79..86 => self.one_of(model.own.keys()).map(|path| Step::AddRoot {
+            48..60 => self.deletion(model),
+            60..65 => Some(Step::Collect),
+            65..74 => Some(Step::Optimise),
+            74..81 => self.one_of(model.own.keys()).map(|path| Step::AddRoot {
                 link: self.link(),
                 path,
             }),
-            86..91 => self
+            81..86 => self
                 .one_of(model.roots.keys())
                 .map(|link| Step::RemoveRoot { link }),
             _ => self

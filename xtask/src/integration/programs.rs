@@ -103,14 +103,15 @@ impl Programs {
     /// The same with a program that can be told to have a fault.
     pub(crate) fn with_faults(self, base: &Path, tools: &Tools) -> Result<Self> {
         let features = ["--features", "superpose-cli/faults"];
-        let mut args = vec!["build", "--package", "superpose-cli"];
-        args.extend(features);
+        let args = [&["build", "--package", "superpose-cli"][..], &features].concat();
         let faulty = build(&base.join("build"), &args)?;
         let bin = base.join("programs-with-faults");
         fs::create_dir_all(&bin).with_context(|| bin.display().to_string())?;
-        for suite in SUITES.iter().chain(&["superpose-crash-points"]) {
-            let from = base.join("programs").join(suite);
-            fs::copy(&from, bin.join(suite)).with_context(|| from.display().to_string())?;
+        let others = base.join("programs");
+        for other in fs::read_dir(&others).with_context(|| others.display().to_string())? {
+            let other = other?;
+            fs::copy(other.path(), bin.join(other.file_name()))
+                .with_context(|| other.path().display().to_string())?;
         }
         let program = bin.join("superpose");
         copy(&faulty, "superpose", &program)?;
