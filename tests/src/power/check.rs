@@ -312,6 +312,10 @@ pub(super) fn expect_no_trash(place: &Place) -> Result<()> {
         Err(error) => return Err(error).context(trash.display().to_string()),
     };
     ensure!(waiting.is_empty(), "the trash holds {waiting:?}");
+    // Where a rename cannot lead out of the layer, it is there.
+    let mut names = place.layers.upper_names()?;
+    names.retain(|name| is_scratch(name));
+    ensure!(names.is_empty(), "the upper layer holds {names:?}");
     Ok(())
 }
 
