@@ -290,7 +290,6 @@ pub(crate) mod tests {
     }
 
     impl Drop for Dir {
-        #[expect(clippy::disallowed_methods, reason = "a directory of this test alone")]
         fn drop(&mut self) {
             xshell::Shell::new()
                 .and_then(|shell| shell.remove_path(&self.0))
