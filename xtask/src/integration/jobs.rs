@@ -40,7 +40,7 @@ pub(crate) fn run(room: &Room, kernels: &[Kernel], jobs: &[Job], args: &Args) ->
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|row| {
         jobs.iter().position(|(scenario, release)| {
-            scenario.name == row.scenario && row.kernel.starts_with(release.name())
+            scenario.name == row.scenario && row.kernel.starts_with(&format!("{} (", release.name()))
         })
     });
     Report { rows }
@@ -52,7 +52,11 @@ fn job(room: &Room, kernels: &[Kernel], scenario: &'static Scenario, release: Re
     let (version, done) = match kernels.iter().find(|kernel| kernel.release == release) {
         Some(kernel) => {
             let stage = Stage::new(room, kernel, scenario.name, args.quick, args.seed);
-            (kernel.version.clone(), tried(&stage, scenario))
+            let cleared = room.clear(scenario.name, release);
+            (
+                kernel.version.clone(),
+                cleared.and_then(|()| tried(&stage, scenario)),
+            )
         }
         None => (String::new(), Err(anyhow!("this kernel was not prepared"))),
     };

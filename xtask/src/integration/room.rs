@@ -85,20 +85,32 @@ impl Room {
         Ok(dir)
     }
 
+    /// Removes what an earlier run of a scenario left on a kernel: its logs would be taken for those of this run.
+    pub(crate) fn clear(&self, scenario: &str, release: Release) -> Result<()> {
+        remove(
+            &self.base.join("log"),
+            scenario,
+            &format!("-{}.log", release.name()),
+        )?;
+        self.forget(scenario, release)
+    }
+
     /// Removes what a scenario left on a kernel, but for its logs.
     pub(crate) fn forget(&self, scenario: &str, release: Release) -> Result<()> {
-        let run = self.base.join("run");
-        let end = format!("-{}", release.name());
-        for entry in fs::read_dir(&run).with_context(|| run.display().to_string())? {
-            let entry = entry?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(scenario) && name.ends_with(&end) {
-                let path = entry.path();
-                Shell::new()?.remove_path(&path)?;
-            }
-        }
-        Ok(())
+        remove(&self.base.join("run"), scenario, &format!("-{}", release.name()))
     }
+}
+
+/// Removes what has a name with this beginning and this end.
+fn remove(dir: &Path, beginning: &str, end: &str) -> Result<()> {
+    let shell = Shell::new()?;
+    for path in shell.read_dir(dir)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with(beginning) && name.ends_with(end) {
+            shell.remove_path(&path)?;
+        }
+    }
+    Ok(())
 }
 
 #[allow(
@@ -133,4 +145,22 @@ fn stock_nix_image(base: &Path, tools: &Tools) -> Result<PathBuf> {
     image::squashfs(tools, &dir, &image)?;
     fs::write(&stamp, expected).with_context(|| stamp.display().to_string())?;
     Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_has_the_beginning_and_the_end_is_removed() {
+        let shell = Shell::new().unwrap();
+        let dir = shell.create_temp_dir().unwrap();
+        for name in ["a-1.log", "a-x-1.log", "a-1.log.old", "b-1.log"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        remove(dir.path(), "a-", "-1.log").unwrap();
+        let left = shell.read_dir(dir.path()).unwrap();
+        let left: Vec<_> = left.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(left, ["a-1.log.old", "b-1.log"]);
+    }
 }

@@ -62,8 +62,9 @@ pub fn mount_overlay(plan: &MountPlan) -> Result<MountInterface> {
     for interface in [MountInterface::Descriptors, MountInterface::Strings] {
         match attempt(plan, &layers, interface) {
             Ok(()) => return Ok(interface),
-            // Older kernels know neither the calls nor the keys. A real fault is met again by the next way.
-            Err(errno @ (Errno::NOSYS | Errno::INVAL | Errno::BADF)) => {
+            // Older kernels know neither the calls nor the keys, and before 6.5 they take no descriptor for an overlay. A
+            // real fault is met again by the next way.
+            Err(errno @ (Errno::NOSYS | Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP)) => {
                 tracing::debug!(?interface, %errno, "this way to mount is refused; trying the next");
                 refusal = errno;
             }

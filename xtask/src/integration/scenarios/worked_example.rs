@@ -31,6 +31,10 @@ const ROOT: [&str; 6] = [
 ];
 const HOST: [&str; 1] = ["run::"];
 
+/// Unfit for the guests' tools: `mount` of util-linux 2.39 and later reads quotes in options itself, and hands them over in a
+/// way that takes no comma in a name before Linux 6.5. No command can be printed for it and such names; `superpose mount` takes them.
+const UNFIT: [&str; 1] = ["the_printed_command_mounts_odd_paths"];
+
 /// The same for each.
 const TIME_LIMIT: Duration = Duration::from_secs(240);
 
@@ -39,7 +43,7 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
     for run in [
         // Each way of mounting and each wrong mount, as this kernel shows them: with file handles or without, with layers
         // added one by one or in one string.
-        SuiteRun::of_crate("real"),
+        SuiteRun::of_crate("real").leaving_out(&UNFIT),
         SuiteRun::of_crate("mounting"),
         SuiteRun::new("root").filters(&ROOT).leaving_out(&["::serve"]),
         SuiteRun::new("host").filters(&HOST).by_nobody(),
