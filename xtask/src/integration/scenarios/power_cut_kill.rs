@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::integration::crash_point::Chance;
 use crate::integration::disk::Disk;
@@ -41,6 +41,10 @@ const TIME_LIMIT: Duration = Duration::from_secs(300);
 fn run(stage: &Stage<'_>) -> Result<Tally> {
     let power = Power::prepare(stage, Lower::Copied)?;
     let parts: &[(FileSystem, usize)] = if stage.is_quick { &QUICKLY_KILLED } else { &KILLED };
+    on_all(&power, parts).with_context(|| format!("seed {}", power.seed))
+}
+
+fn on_all(power: &Power<'_>, parts: &[(FileSystem, usize)]) -> Result<Tally> {
     let mut chance = Chance::new(power.seed);
     let mut tally = Tally::default();
     for &(system, count) in parts {
@@ -49,7 +53,7 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
         let mut disks = Vec::new();
         for (number, moments) in moments.chunks(WORKERS).enumerate() {
             disks.extend(together(moments, |index, moment| {
-                cut(&power, system, &pristine, number * WORKERS + index, moment)
+                cut(power, system, &pristine, number * WORKERS + index, moment)
             })?);
         }
         let failed = power.judge(system, "judge", &disks)?;

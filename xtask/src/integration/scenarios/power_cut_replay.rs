@@ -38,7 +38,8 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
     let parts: &[(FileSystem, usize)] = if stage.is_quick { &QUICK } else { &FULL };
     let mut tally = Tally::default();
     for &(system, count) in parts {
-        tally.add(on(&power, system, count)?);
+        let judged = on(&power, system, count);
+        tally.add(judged.with_context(|| format!("seed {}", power.seed))?);
         if tally.failed > 0 {
             break;
         }
