@@ -126,6 +126,11 @@ pub(crate) fn child() -> Option<ExitCode> {
             let repaired = store.repair(&report, from.as_ref()).unwrap();
             assert!(repaired.left.is_empty(), "{repaired:?}");
         }
+        "add-root" => {
+            let path = StorePath::from_base_name(words.next()?.as_bytes()).unwrap();
+            let directory = store.layout().settings().state_dir.with_file_name("result-dir");
+            store.add_root(&directory.join("result"), &path).unwrap();
+        }
         // It is valid below and hidden.
         "add-hidden" => drop(add_tree(&mut store, "hidden", &[("a", "1"), ("d/b", "2")])),
         // Opening alone replays.

@@ -27,6 +27,10 @@ pub(crate) const TRIALS: &[Named] = &[
         objects_reach_the_disk_before_their_rows,
     ),
     (
+        "guarding::roots_are_on_the_disk_when_they_are_promised",
+        roots_are_on_the_disk_when_they_are_promised,
+    ),
+    (
         "guarding::the_only_copy_is_never_unlinked",
         the_only_copy_is_never_unlinked,
     ),
@@ -159,6 +163,29 @@ fn objects_reach_the_disk_before_their_rows() {
         object < placed && placed < name && name < row && row < unlocked,
         "{trace:#?}"
     );
+}
+
+fn roots_are_on_the_disk_when_they_are_promised() {
+    let stage = Stage::over(|_| {});
+    let path = add_text(&mut stage.open(), "kept", "1", &[]);
+    let Some(trace) = traced(&stage, "add-root", &[&path]) else {
+        assert!(
+            std::env::var_os("SUPERPOSE_REQUIRE").is_none(),
+            "strace is not installed"
+        );
+        return;
+    };
+    let last = |what: &str, is_it: &dyn Fn(&str) -> bool| {
+        let found = trace.iter().rposition(|line| is_it(line));
+        found.unwrap_or_else(|| panic!("{what} in {trace:#?}"))
+    };
+    let named = last("the names", &|line| line.contains("renameat"));
+    for directory in ["/result-dir>", "/gcroots/auto>"] {
+        let synced = last(directory, &|line| {
+            line.contains("fsync(") && line.contains(directory)
+        });
+        assert!(named < synced, "{directory}: {trace:#?}");
+    }
 }
 
 fn the_only_copy_is_never_unlinked() {
