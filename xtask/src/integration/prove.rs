@@ -125,8 +125,14 @@ fn noticed(room: &Room, kernel: &Kernel, (name, extent): Trial, seed: Option<u64
             room.forget(name, kernel.release)?;
             Ok(None)
         }
-        Ok(tally) => Ok(Some(stage.first_finding().unwrap_or_else(|| tally.to_string()))),
-        Err(error) if error.downcast_ref::<PartFailed>().is_some() => Ok(Some(one_line(&error))),
+        Ok(tally) => {
+            let finding = stage.first_finding().unwrap_or_else(|| tally.to_string());
+            Ok(Some(one_line(&finding)))
+        }
+        // The innermost error says what was found.
+        Err(error) if error.downcast_ref::<PartFailed>().is_some() => {
+            Ok(Some(one_line(&error.root_cause().to_string())))
+        }
         Err(error) if error.downcast_ref::<KernelFault>().is_some() => {
             Err(anyhow!("{name} with {fault}: {error:#}"))
         }
@@ -134,11 +140,11 @@ fn noticed(room: &Room, kernel: &Kernel, (name, extent): Trial, seed: Option<u64
     }
 }
 
-/// The innermost error says what was found.
-fn one_line(error: &anyhow::Error) -> String {
-    let text = error.root_cause().to_string();
-    let mut line: String = text.chars().take(200).collect();
-    if line.len() < text.len() {
+/// As much of a text as there is room for in a row.
+fn one_line(text: &str) -> String {
+    let first = text.lines().next().unwrap_or_default();
+    let mut line: String = first.chars().take(200).collect();
+    if line.len() < text.trim_end().len() {
         line.push('…');
     }
     line
@@ -157,6 +163,13 @@ mod tests {
                 assert!(scenario.unwrap().kernels.contains(&QUICK_KERNEL), "{name}");
             }
         }
+    }
+
+    #[test]
+    fn a_finding_has_one_line() {
+        assert_eq!(one_line("status 1\nstandard output: \n"), "status 1…");
+        assert_eq!(one_line("status 1\n"), "status 1");
+        assert_eq!(one_line(&"ä".repeat(300)).chars().count(), 201);
     }
 
     /// The names are those that the program knows.
