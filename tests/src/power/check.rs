@@ -196,13 +196,7 @@ impl Judge<'_> {
     }
 
     fn expect_rows(&self, database: &Connection, found: &Model) -> Result<()> {
-        let check: String = database.query_row("pragma integrity_check", [], |row| row.get(0))?;
-        ensure!(check == "ok", "the database: {check}");
-        let broken = database
-            .prepare("pragma foreign_key_check")?
-            .query_map([], |_| Ok(()))?
-            .count();
-        ensure!(broken == 0, "{broken} references lead nowhere");
+        expect_sound(database)?;
         let mut row = database.prepare("select id, hash, narSize from ValidPaths where path = ?")?;
         let mut references = database.prepare(
             "select path from Refs join ValidPaths on id = reference where referrer = ? order by path",
@@ -337,5 +331,20 @@ fn expect_canonical(object: &Path) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// Checks what SQLite can tell of a database by itself: its pages, its indexes, and that no reference leads nowhere.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn expect_sound(database: &Connection) -> Result<()> {
+    let check: String = database.query_row("pragma integrity_check", [], |row| row.get(0))?;
+    ensure!(check == "ok", "the database: {check}");
+    let broken = database
+        .prepare("pragma foreign_key_check")?
+        .query_map([], |_| Ok(()))?
+        .count();
+    ensure!(broken == 0, "{broken} references lead nowhere");
     Ok(())
 }

@@ -23,7 +23,7 @@ mod place;
 mod plan;
 mod workload;
 
-pub use check::{Depth, Expectation, Reached, check, expect_refused_unmounted};
+pub use check::{Depth, Expectation, Reached, check, expect_refused_unmounted, expect_sound};
 pub use live::expect_live;
 pub use mark::{acknowledged, mark};
 pub use object::Object;

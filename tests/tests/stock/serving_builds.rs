@@ -61,8 +61,9 @@ pub(crate) fn path_of(stock: StockNix, name: &str) -> Result<String> {
     command.get_program().to_str().map(str::to_owned).context("UTF-8")
 }
 
-fn builds_are_handed_to_stock_nix(stock: StockNix) -> Result<()> {
-    // Where the store is to its own objects: nothing needs a sandbox then.
+/// An overlay store that is where its own objects take it to be, so that nothing needs a sandbox; with its lower store's URL
+/// and its own.
+pub(crate) fn layers_in_place() -> Result<(Layers, OsString, OsString)> {
     let plain = Layers::new()?;
     let dir = plain.merged();
     let layers = plain.with("store", dir.as_os_str());
@@ -70,6 +71,12 @@ fn builds_are_handed_to_stock_nix(stock: StockNix) -> Result<()> {
     lower.push("&store=");
     lower.push(&dir);
     let url = layers.url_over(&lower);
+    Ok((layers, lower, url))
+}
+
+fn builds_are_handed_to_stock_nix(stock: StockNix) -> Result<()> {
+    let (layers, lower, url) = layers_in_place()?;
+    let dir = layers.merged();
     // A derivation that was built below, and all that it needs.
     let instantiate = |store: &OsString, text: &str| -> Result<String> {
         let run = stock.program("nix-instantiate").arg("--store").arg(store);

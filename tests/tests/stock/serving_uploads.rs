@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use superpose_tests::{Layers, Need, StockNix, Suite, stock_trials, superpose};
 
+use crate::serving_builds::{layers_in_place, path_of};
 use crate::serving_writes::{Pair, Serving, client_url, rows};
 
 pub(crate) fn register(suite: &mut Suite) {
@@ -135,13 +136,8 @@ fn git_hashing_is_off(stock: StockNix) -> Result<()> {
 
 /// A derivation's output that was damaged is built anew by the Nix that builds for clients.
 fn a_repair_is_handed_to_stock_nix(stock: StockNix) -> Result<()> {
-    let plain = Layers::new()?;
-    let dir = plain.merged();
-    let layers = plain.with("store", dir.as_os_str());
-    let mut lower = layers.lower_url();
-    lower.push("&store=");
-    lower.push(&dir);
-    let url = layers.url_over(&lower);
+    let (layers, lower, url) = layers_in_place()?;
+    let dir = layers.merged();
     let ground = layers.file("ground", "ground\n")?;
     superpose()?
         .arg("--store")
@@ -154,7 +150,7 @@ fn a_repair_is_handed_to_stock_nix(stock: StockNix) -> Result<()> {
     let mut client = client_url(&socket, &layers.root());
     client.push("&store=");
     client.push(&dir);
-    let delegate = crate::serving_builds::path_of(stock, "nix-daemon")?;
+    let delegate = path_of(stock, "nix-daemon")?;
     let serve = superpose()?.arg("--store").arg(&url);
     let serving = Serving::start(serve, &socket, &["--delegate", &delegate])?;
     let expression = r#"derivation { name = "built"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo built > $out" ]; }"#;

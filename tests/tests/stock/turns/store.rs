@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use rusqlite::Connection;
+use superpose_tests::power::expect_sound;
 use superpose_tests::{Invocation, Layers, Model, OverlayMount, References, StockNix, Tree};
 
 use super::step::{NAMES, Step, Who};
@@ -311,13 +312,7 @@ impl Turns {
 
     fn check_references(&self) -> Result<()> {
         let database = Connection::open(self.layers.database())?;
-        let check: String = database.query_row("pragma integrity_check", [], |row| row.get(0))?;
-        ensure!(check == "ok", "the database: {check}");
-        let broken = database
-            .prepare("pragma foreign_key_check")?
-            .query_map([], |_| Ok(()))?
-            .count();
-        ensure!(broken == 0, "{broken} references lead nowhere");
+        expect_sound(&database)?;
         let mut statement = database.prepare(
             "select to_.path from Refs join ValidPaths from_ on referrer = from_.id
              join ValidPaths to_ on reference = to_.id where from_.path = ?",
