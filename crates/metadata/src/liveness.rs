@@ -258,45 +258,36 @@ impl LivenessGraph {
 #[derive(Debug, Default)]
 pub(crate) struct LivenessBuilder {
     graph: LivenessGraph,
-    paths: Vec<(i64, Named)>,
     /// The row of the last referrer.
     referrer: Option<i64>,
     outputs: Vec<(u32, u32)>,
 }
 
 impl LivenessBuilder {
-    /// Makes room for as many paths as there will be.
-    pub(crate) fn with_capacity(paths: usize) -> Self {
-        Self {
-            paths: Vec::with_capacity(paths),
-            ..Self::default()
-        }
-    }
-
-    /// Adds a path, which has a row of its own.
-    pub(crate) fn path(&mut self, row: i64, path: Named) {
-        self.paths.push((row, path));
-    }
-
-    /// Ends the paths; tells whether some of them are derivations. Without them no deriver is valid.
-    pub(crate) fn end_paths(&mut self) -> bool {
-        let mut paths = std::mem::take(&mut self.paths);
+    /// Begins with all paths, each with its row, in any order; tells whether some of them are derivations. Without them no
+    /// deriver is valid.
+    pub(crate) fn of_paths(mut paths: Vec<(i64, Named)>) -> (Self, bool) {
+        let mut graph = LivenessGraph::default();
         in_order_of_rows(&mut paths);
-        self.graph.rows = paths.iter().map(|&(row, _)| row).collect();
-        self.graph.identities = paths.iter().map(|(_, path)| path.identity).collect();
-        self.graph.derivations = vec![0; paths.len().div_ceil(64)];
+        graph.rows = paths.iter().map(|&(row, _)| row).collect();
+        graph.identities = paths.iter().map(|(_, path)| path.identity).collect();
+        graph.derivations = vec![0; paths.len().div_ceil(64)];
         let mut has_derivations = false;
         for (node, _) in paths
             .iter()
             .enumerate()
             .filter(|(_, (_, path))| path.is_derivation)
         {
-            self.graph.derivations[node / 64] |= 1 << (node % 64);
+            graph.derivations[node / 64] |= 1 << (node % 64);
             has_derivations = true;
         }
-        self.graph.index = Index::of(&self.graph.identities);
-        self.graph.derivers = vec![NONE; paths.len()];
-        has_derivations
+        graph.index = Index::of(&graph.identities);
+        graph.derivers = vec![NONE; paths.len()];
+        let builder = Self {
+            graph,
+            ..Self::default()
+        };
+        (builder, has_derivations)
     }
 
     /// Adds the deriver of a row. What is no derivation is none.
@@ -392,12 +383,13 @@ mod tests {
     /// Rows with gaps, one of them negative: `a` refers to itself and to `b`, and was built by `d.drv`, whose outputs
     /// are `a` and something that is not valid.
     fn graph() -> LivenessGraph {
-        let mut builder = LivenessBuilder::with_capacity(4);
-        builder.path(3, named('d', "d.drv"));
-        builder.path(-5, named('a', "a"));
-        builder.path(i64::MAX, named('a', "a.lock"));
-        builder.path(2, named('b', "b"));
-        assert!(builder.end_paths());
+        let (mut builder, has_derivations) = LivenessBuilder::of_paths(vec![
+            (3, named('d', "d.drv")),
+            (-5, named('a', "a")),
+            (i64::MAX, named('a', "a.lock")),
+            (2, named('b', "b")),
+        ]);
+        assert!(has_derivations);
         builder.deriver(-5, named('d', "d.drv"));
         builder.deriver(2, named('d', "other.drv"));
         builder.deriver(3, named('a', "a"));
@@ -485,8 +477,8 @@ mod tests {
 
     #[test]
     fn an_empty_graph_answers_too() {
-        let mut builder = LivenessBuilder::default();
-        assert!(!builder.end_paths());
+        let (mut builder, has_derivations) = LivenessBuilder::of_paths(Vec::new());
+        assert!(!has_derivations);
         assert!(!builder.reference(0, 0));
         let graph = builder.finish();
         assert!(graph.is_empty() && graph.nodes().next().is_none());

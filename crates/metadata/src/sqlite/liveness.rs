@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole database as a graph of numbers, read from one end to the other.
 
-use std::sync::mpsc;
-use std::thread;
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, ScopedJoinHandle};
 
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 use superpose_store_path::StorePath;
 
 use super::database::Database;
+use super::gather::{Portion, gather, gathered};
 use super::read::{PATH_BY_ID, Reader, row_name};
 use crate::Result;
 use crate::liveness::{LivenessBuilder, LivenessGraph, Named};
@@ -15,7 +16,7 @@ use crate::liveness::{LivenessBuilder, LivenessGraph, Named};
 /// How many rows are worth a thread and a connection of its own for the references.
 const MANY: usize = 5_000;
 
-/// How many references are handed over at once.
+/// How many references are handed over to another thread at once.
 const BATCH: usize = 4096;
 
 /// Room is made for so many rows at most before they are counted.
@@ -26,11 +27,20 @@ const SPAN: &str = "SELECT (SELECT min(id) FROM ValidPaths), (SELECT max(id) FRO
 /// In the order of the index, which holds both columns: the table itself, three times as large, is not read.
 const PATHS: &str = "SELECT id, path FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1 ORDER BY path";
 const DERIVERS: &str = "SELECT id, deriver FROM ValidPaths WHERE deriver IS NOT NULL";
+const GATHERED_PATHS: &str =
+    gathered!("id, path", "FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1");
 /// As with the paths.
-const REFERENCES_BELOW: &str = "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 \
-    WHERE referrer < ?1 ORDER BY referrer, reference";
-const REFERENCES_FROM: &str = "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 \
-    WHERE referrer >= ?1 ORDER BY referrer, reference";
+const REFERENCES: &str =
+    "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 ORDER BY referrer, reference";
+/// In the order of the index too, but nothing obliges SQLite to that: whoever receives them sees to it.
+const GATHERED_BELOW: &str = gathered!(
+    "referrer, reference",
+    "FROM Refs INDEXED BY sqlite_autoindex_Refs_1 WHERE referrer < ?1"
+);
+const GATHERED_FROM: &str = gathered!(
+    "referrer, reference",
+    "FROM Refs INDEXED BY sqlite_autoindex_Refs_1 WHERE referrer >= ?1"
+);
 const ALL_OUTPUTS: &str = "SELECT drv, path FROM DerivationOutputs";
 
 impl Database {
@@ -47,10 +57,20 @@ impl Database {
         if span.len() >= MANY
             && let Some(graph) = self.read_by_two(|reader, second| {
                 thread::scope(|scope| {
-                    let (send, receive) = mpsc::channel();
+                    let (send, references) = mpsc::channel();
                     let cut = span.share();
-                    scope.spawn(move || send_references(&second, cut, &send));
-                    reader.liveness_graph(span, Some((cut, receive)))
+                    let portion = Portion {
+                        room: BATCH,
+                        most: BATCH,
+                    };
+                    let thread = scope
+                        .spawn(move || gather(&second, GATHERED_BELOW, [cut], portion, reference, send));
+                    let beside = Beside {
+                        cut,
+                        references,
+                        thread,
+                    };
+                    reader.liveness_graph(span, Some(beside))
                 })
             })?
         {
@@ -81,21 +101,9 @@ impl Reader<'_> {
     }
 
     /// Reads the graph. The references of rows below a number are read by another thread meanwhile, in the same state.
-    fn liveness_graph(
-        &self,
-        span: Span,
-        others: Option<(i64, mpsc::Receiver<Batch>)>,
-    ) -> Result<LivenessGraph> {
-        let mut builder = LivenessBuilder::with_capacity(span.len().min(MOST_ROOM));
-        self.prepare(PATHS)?.each((), |row| {
-            let name = || row.get(0).map_or_else(|_| "a row".to_owned(), row_name);
-            let record = self.record(row, &name);
-            let text = record.text(1, "ValidPaths.path")?;
-            let path = record.parsed("ValidPaths.path", Named::parse(self.store_dir, text))?;
-            builder.path(record.integer(0, "ValidPaths.id")?, path);
-            Ok(())
-        })?;
-        if builder.end_paths() {
+    fn liveness_graph(&self, span: Span, beside: Option<Beside<'_>>) -> Result<LivenessGraph> {
+        let (mut builder, has_derivations) = LivenessBuilder::of_paths(self.all_paths(span)?);
+        if has_derivations {
             self.prepare(DERIVERS)?.each((), |row| {
                 let record = self.record(row, &|| "a deriver".to_owned());
                 let deriver = row.get_ref(1).ok().and_then(|text| text.as_bytes().ok());
@@ -106,28 +114,11 @@ impl Reader<'_> {
             })?;
         }
         let mut dangling = 0_u64;
-        let mut is_complete = false;
-        if let Some((cut, others)) = others {
-            let mut own = Vec::new();
-            self.each_reference(cut, |from, to| own.push((from, to)))?;
-            let batches = others.into_iter().inspect(|batch| is_complete = batch.is_last);
-            for (from, to) in batches.flat_map(|batch| batch.references) {
-                dangling += u64::from(!builder.reference(from, to));
-            }
-            if is_complete {
-                for (from, to) in own {
-                    dangling += u64::from(!builder.reference(from, to));
-                }
-            } else {
-                // What is wrong is said when they are read again.
-                builder.forget_references();
-                dangling = 0;
-            }
-        }
-        if !is_complete {
-            self.each_reference(i64::MIN, |from, to| {
-                dangling += u64::from(!builder.reference(from, to))
-            })?;
+        let mut add = |(from, to): (i64, i64)| dangling += u64::from(!builder.reference(from, to));
+        if !self.gather_references(beside, &mut add) {
+            builder.forget_references();
+            dangling = 0;
+            self.each_reference(|from, to| dangling += u64::from(!builder.reference(from, to)))?;
         }
         if dangling > 0 {
             let database = self.database.display();
@@ -144,9 +135,75 @@ impl Reader<'_> {
         Ok(builder.finish())
     }
 
-    /// Reads the references of rows from a number on.
-    fn each_reference(&self, from: i64, mut show: impl FnMut(i64, i64)) -> Result<()> {
-        self.prepare(REFERENCES_FROM)?.each(from, |row| {
+    /// Reads all paths, in any order.
+    fn all_paths(&self, span: Span) -> Result<Vec<(i64, Named)>> {
+        let (send, receive) = mpsc::channel();
+        let portion = Portion {
+            room: span.len().min(MOST_ROOM),
+            most: usize::MAX,
+        };
+        let store_dir = self.store_dir.clone();
+        let named = move |id: ValueRef<'_>, path: ValueRef<'_>| {
+            let path = Named::parse(&store_dir, path.as_bytes().ok()?).ok()?;
+            Some((id.as_i64().ok()?, path))
+        };
+        match gather(self.connection, GATHERED_PATHS, (), portion, named, send) {
+            Ok(()) => Ok(receive.into_iter().next().unwrap_or_default()),
+            Err(error) => {
+                tracing::debug!(%error, "reading the paths row by row, which tells what is wrong");
+                self.each_path()
+            }
+        }
+    }
+
+    fn each_path(&self) -> Result<Vec<(i64, Named)>> {
+        let mut paths = Vec::new();
+        self.prepare(PATHS)?.each((), |row| {
+            let name = || row.get(0).map_or_else(|_| "a row".to_owned(), row_name);
+            let record = self.record(row, &name);
+            let text = record.text(1, "ValidPaths.path")?;
+            let path = record.parsed("ValidPaths.path", Named::parse(self.store_dir, text))?;
+            paths.push((record.integer(0, "ValidPaths.id")?, path));
+            Ok(())
+        })?;
+        Ok(paths)
+    }
+
+    /// Shows all references in the ascending order of the referrers. If that does not work it is false, and what was
+    /// shown is void.
+    fn gather_references(&self, beside: Option<Beside<'_>>, show: &mut impl FnMut((i64, i64))) -> bool {
+        let (send, own) = mpsc::channel();
+        let portion = Portion {
+            room: 0,
+            most: usize::MAX,
+        };
+        let from = beside.as_ref().map_or(i64::MIN, |beside| beside.cut);
+        let gathered = gather(self.connection, GATHERED_FROM, [from], portion, reference, send);
+        let mut last = i64::MIN;
+        let mut show_batch = |batch: Vec<(i64, i64)>| {
+            batch.into_iter().all(|reference| {
+                let is_next = reference.0 >= last;
+                last = reference.0;
+                show(reference);
+                is_next
+            })
+        };
+        let below = beside.map_or(Ok(true), |beside| {
+            let is_in_order = beside.references.into_iter().all(&mut show_batch);
+            let ended = beside.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended.map(|()| is_in_order)
+        });
+        match (below, gathered) {
+            (Ok(is_in_order), Ok(())) => is_in_order && own.into_iter().all(show_batch),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::debug!(%error, "reading the references row by row, which tells what is wrong");
+                false
+            }
+        }
+    }
+
+    fn each_reference(&self, mut show: impl FnMut(i64, i64)) -> Result<()> {
+        self.prepare(REFERENCES)?.each((), |row| {
             let record = self.record(row, &|| "a reference".to_owned());
             show(
                 record.integer(0, "Refs.referrer")?,
@@ -187,37 +244,17 @@ impl Span {
     }
 }
 
-/// Some references, each a referrer and what it refers to.
-#[derive(Debug, Default)]
-struct Batch {
-    references: Vec<(i64, i64)>,
-    is_last: bool,
+/// The references of rows below a number, as another thread reads them.
+#[derive(Debug)]
+struct Beside<'scope> {
+    cut: i64,
+    references: Receiver<Vec<(i64, i64)>>,
+    thread: ScopedJoinHandle<'scope, rusqlite::Result<()>>,
 }
 
-/// Reads the references of rows below a number. Without a last batch they are not all.
-fn send_references(connection: &Connection, below: i64, to: &mpsc::Sender<Batch>) {
-    let read = || -> rusqlite::Result<()> {
-        let mut statement = connection.prepare(REFERENCES_BELOW)?;
-        let mut rows = statement.query([below])?;
-        let mut batch = Batch::default();
-        loop {
-            match rows.next()? {
-                Some(row) => batch.references.push((row.get(0)?, row.get(1)?)),
-                None => batch.is_last = true,
-            }
-            if batch.is_last || batch.references.len() == BATCH {
-                let is_last = batch.is_last;
-                // Nobody listens any more if the rows cannot be read.
-                if to.send(std::mem::take(&mut batch)).is_err() || is_last {
-                    return Ok(());
-                }
-                batch.references.reserve_exact(BATCH);
-            }
-        }
-    };
-    if let Err(error) = read() {
-        tracing::debug!(%error, "reading references beside the rows");
-    }
+/// A referrer and what it refers to.
+fn reference(referrer: ValueRef<'_>, reference: ValueRef<'_>) -> Option<(i64, i64)> {
+    Some((referrer.as_i64().ok()?, reference.as_i64().ok()?))
 }
 
 #[cfg(test)]
@@ -271,22 +308,29 @@ mod tests {
     }
 
     #[test]
-    fn what_the_other_thread_could_not_finish_is_read_again() {
+    fn what_the_other_thread_could_not_finish_or_put_in_order_is_read_again() {
         let top = tempfile::tempdir().expect("a directory");
         let database = database(&top);
         let whole = database.liveness_graph().expect("a graph");
-        let (send, receive) = mpsc::channel();
-        let references = vec![(1, 1), (1, 2)];
-        send.send(Batch {
-            references,
-            is_last: false,
-        })
-        .expect("it is received");
-        drop(send);
         let (connection, _) = database.writable().expect("it is");
-        let graph = database
-            .reader(connection)
-            .liveness_graph(Span::default(), Some((3, receive)));
-        assert_eq!(format!("{:?}", graph.expect("a graph")), format!("{whole:?}"));
+        for (batch, ended) in [
+            (vec![(1, 1), (1, 2)], Err(rusqlite::Error::InvalidQuery)),
+            (vec![(2, 1), (1, 1), (2, 2)], Ok(())),
+        ] {
+            let graph = thread::scope(|scope| {
+                let (send, references) = mpsc::channel();
+                send.send(batch).expect("it is received");
+                drop(send);
+                let beside = Beside {
+                    cut: 3,
+                    references,
+                    thread: scope.spawn(|| ended),
+                };
+                database
+                    .reader(connection)
+                    .liveness_graph(Span::default(), Some(beside))
+            });
+            assert_eq!(format!("{:?}", graph.expect("a graph")), format!("{whole:?}"));
+        }
     }
 }

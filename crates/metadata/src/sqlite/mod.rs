@@ -11,6 +11,7 @@ mod database;
 mod descriptors;
 mod fault;
 mod files;
+mod gather;
 mod liveness;
 mod names;
 mod options;
