@@ -19,11 +19,11 @@ use crate::test::Tally;
 /// Guests beside each other.
 const WORKERS: usize = 2;
 
-/// Runs all jobs: those that share the machine first, then the others one by one.
+/// Runs all jobs: those that take the whole machine one by one, then the others beside each other.
 pub(crate) fn run(room: &Room, kernels: &[Kernel], jobs: &[Job], args: &Args) -> Report {
     let (alone, shared): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|(scenario, _)| scenario.is_alone);
     let rows = Mutex::new(Vec::new());
-    for (jobs, workers) in [(shared, WORKERS), (alone, 1)] {
+    for (jobs, workers) in [(alone, 1), (shared, WORKERS)] {
         let waiting = Mutex::new(jobs.into_iter());
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
         thread::scope(|scope| {

@@ -64,6 +64,11 @@ impl Release {
         }
     }
 
+    /// This kernel's share of what is done on one kernel only: which of how many.
+    pub(crate) fn share(self) -> String {
+        format!("{}/{}", self as usize, Self::ALL.len())
+    }
+
     fn suite(self) -> &'static str {
         match self {
             Self::Bookworm => "bookworm",

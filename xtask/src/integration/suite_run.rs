@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
+use super::accelerator::Accelerator;
 use super::disk::Disk;
 use super::guest::{Guest, KernelFault};
 use super::image;
@@ -42,6 +43,7 @@ pub(crate) struct SuiteRun {
     environment: Map<String, Value>,
     is_nobody: bool,
     scratch: ScratchOn,
+    is_shared: bool,
     limit: Duration,
 }
 
@@ -57,6 +59,7 @@ impl SuiteRun {
             environment: Map::new(),
             is_nobody: false,
             scratch: ScratchOn::Ext4,
+            is_shared: false,
             limit: Duration::from_secs(600),
         }
     }
@@ -96,6 +99,12 @@ impl SuiteRun {
     /// Runs it as somebody without rights.
     pub(crate) fn by_nobody(mut self) -> Self {
         self.is_nobody = true;
+        self
+    }
+
+    /// Where guests are emulated, each trial runs on one of the kernels only: there is no time for all of them on each.
+    pub(crate) fn shared_by_kernels(mut self) -> Self {
+        self.is_shared = true;
         self
     }
 
@@ -146,6 +155,9 @@ impl SuiteRun {
             }
             ScratchOn::Memory => guest.argument("scratch", "tmpfs").memory(MEMORY_WITH_SCRATCH),
         };
+        if self.is_shared && stage.room.accelerator == Accelerator::Tcg {
+            guest = guest.argument("share", stage.kernel.release.share());
+        }
         if self.is_nobody {
             guest = guest.argument("user", NOBODY);
         }

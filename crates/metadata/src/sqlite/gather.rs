@@ -111,7 +111,14 @@ mod tests {
     fn numbers(connection: &Connection, below: i64, most: usize) -> rusqlite::Result<Vec<Vec<(i64, i64)>>> {
         let (send, receive) = mpsc::channel();
         let pair = |a: ValueRef<'_>, b: ValueRef<'_>| Some((a.as_i64().ok()?, b.as_i64().ok()?));
-        gather(connection, QUESTION, [below], Portion { room: 1, most }, pair, send)?;
+        gather(
+            connection,
+            QUESTION,
+            [below],
+            Portion { room: 1, most },
+            pair,
+            send,
+        )?;
         Ok(receive.into_iter().collect())
     }
 
@@ -119,8 +126,16 @@ mod tests {
     fn all_rows_are_handed_over_in_portions() {
         let connection = table("(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)");
         for (below, most, expected) in [
-            (6, usize::MAX, vec![vec![(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)]]),
-            (6, 2, vec![vec![(1, 10), (2, 20)], vec![(3, 30), (4, 40)], vec![(5, 50)]]),
+            (
+                6,
+                usize::MAX,
+                vec![vec![(1, 10), (2, 20), (3, 30), (4, 40), (5, 50)]],
+            ),
+            (
+                6,
+                2,
+                vec![vec![(1, 10), (2, 20)], vec![(3, 30), (4, 40)], vec![(5, 50)]],
+            ),
             (5, 2, vec![vec![(1, 10), (2, 20)], vec![(3, 30), (4, 40)]]),
             (1, 2, vec![]),
         ] {

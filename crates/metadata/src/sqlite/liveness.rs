@@ -27,8 +27,10 @@ const SPAN: &str = "SELECT (SELECT min(id) FROM ValidPaths), (SELECT max(id) FRO
 /// In the order of the index, which holds both columns: the table itself, three times as large, is not read.
 const PATHS: &str = "SELECT id, path FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1 ORDER BY path";
 const DERIVERS: &str = "SELECT id, deriver FROM ValidPaths WHERE deriver IS NOT NULL";
-const GATHERED_PATHS: &str =
-    gathered!("id, path", "FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1");
+const GATHERED_PATHS: &str = gathered!(
+    "id, path",
+    "FROM ValidPaths INDEXED BY sqlite_autoindex_ValidPaths_1"
+);
 /// As with the paths.
 const REFERENCES: &str =
     "SELECT referrer, reference FROM Refs INDEXED BY sqlite_autoindex_Refs_1 ORDER BY referrer, reference";
@@ -63,8 +65,8 @@ impl Database {
                         room: BATCH,
                         most: BATCH,
                     };
-                    let thread = scope
-                        .spawn(move || gather(&second, GATHERED_BELOW, [cut], portion, reference, send));
+                    let thread =
+                        scope.spawn(move || gather(&second, GATHERED_BELOW, [cut], portion, reference, send));
                     let beside = Beside {
                         cut,
                         references,
@@ -190,7 +192,10 @@ impl Reader<'_> {
         };
         let below = beside.map_or(Ok(true), |beside| {
             let is_in_order = beside.references.into_iter().all(&mut show_batch);
-            let ended = beside.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let ended = beside
+                .thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended.map(|()| is_in_order)
         });
         match (below, gathered) {

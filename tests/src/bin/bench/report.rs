@@ -21,8 +21,8 @@ const COLLECTION_MEMORY: f64 = 200.0;
 /// How much longer the same work over the large store may take than over the small store.
 const GROWTH: f64 = 1.2;
 
-/// How much of the speed of a loop that only reads and hashes a verification has to reach.
-const SHARE_OF_LOOP: f64 = 0.85;
+/// How much of the speed of the bare hash, on all cores, a verification has to reach.
+const SHARE_OF_BARE: f64 = 0.85;
 
 /// How much faster a stock client has to be with our server than with the stock daemon.
 const SERVED: f64 = 1.5;
@@ -100,7 +100,7 @@ pub(crate) fn print(bench: &Bench, options: &Options, results: &Results) -> bool
             "large objects, all cores, medians",
             "time",
             "speed",
-            "of the loop",
+            "of the first",
         ],
         &hashing,
     );
@@ -164,11 +164,11 @@ fn growth_row(growth: &Growth) -> Row {
     }
 }
 
-/// The bare hash, a loop that reads files and hashes them, and superpose, which has to come near to that loop: what
-/// the hash gives without reading is shown, and out of reach as long as a core does both.
+/// The bare hash, a loop that reads files and hashes them, and superpose. The two that read cannot reach the bare hash:
+/// a core that hashes has to fetch the bytes, too.
 fn hashing_rows(hashing: &Hashing) -> [Row; 3] {
     let row = |title: String, time, target| {
-        let value = ratio(hashing.files, time);
+        let value = ratio(hashing.bare, time);
         let speed = mebibytes(hashing.bytes) / time.as_secs_f64().max(f64::EPSILON);
         Row {
             cells: vec![
@@ -196,7 +196,7 @@ fn hashing_rows(hashing: &Hashing) -> [Row; 3] {
         row(
             "`verify --check-contents` of the same files".to_owned(),
             hashing.verify.median(),
-            Target::AtLeast(SHARE_OF_LOOP),
+            Target::AtLeast(SHARE_OF_BARE),
         ),
     ]
 }

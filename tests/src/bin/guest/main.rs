@@ -18,6 +18,7 @@ mod order;
 mod parts;
 mod relay;
 mod results;
+mod selection;
 
 use std::fs;
 use std::process::{Command, ExitCode};

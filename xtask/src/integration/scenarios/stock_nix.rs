@@ -20,7 +20,8 @@ pub(crate) const SCENARIO: Scenario = Scenario {
 };
 
 /// Modules of the suite, and trials that stand for them in a quick run.
-const TRIALS: [&str; 3] = ["stock::turns::", "stock::serving::", "stock::serving_builds::"];
+/// No other scenario runs these.
+pub(crate) const TRIALS: [&str; 3] = ["stock::turns::", "stock::serving::", "stock::serving_builds::"];
 const QUICK_TRIALS: [&str; 3] = [
     "stock::turns::both_take_turns::sid",
     "stock::serving::all_paths_of_a_served_overlay_store_are_those_of_both_layers::sid",

@@ -9,16 +9,14 @@ use serde_json::Value;
 
 use crate::order::Order;
 use crate::parts::suite;
-use crate::{PROGRAMS, SCRATCH, results};
+use crate::{PROGRAMS, SCRATCH, results, selection};
 
 /// Runs `suite` once, with everything that it makes in the scratch directory.
 pub(crate) fn run(order: &Order) -> Result<()> {
     suite::open_scratch(order)?;
     let suite = format!("{PROGRAMS}/{}", order.text("suite")?);
     let mut command = Command::new(&suite);
-    for left_out in order.texts("left-out") {
-        command.arg("--skip").arg(left_out);
-    }
+    command.args(selection::arguments(&suite, order)?);
     command.args(order.texts("filters"));
     command.envs(order.variables("environment"));
     command.env("TMPDIR", SCRATCH).stdout(Stdio::piped());

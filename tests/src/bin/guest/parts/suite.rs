@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::order::Order;
-use crate::{PROGRAMS, SCRATCH, machine, results};
+use crate::{PROGRAMS, SCRATCH, machine, results, selection};
 
 const REPORT: &str = "/run/suite-report.json";
 
@@ -51,9 +51,7 @@ fn once(order: &Order, filter: &str) -> Result<Value> {
         }
         Err(_) => Command::new(&suite),
     };
-    for skipped in order.texts("left-out") {
-        command.arg("--skip").arg(skipped);
-    }
+    command.args(selection::arguments(&suite, order)?);
     command.args(Some(filter).filter(|filter| !filter.is_empty()));
     command.envs(order.variables("environment"));
     command.env("SUPERPOSE_TEST_REPORT", REPORT);
