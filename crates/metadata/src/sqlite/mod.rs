@@ -13,6 +13,7 @@ mod fault;
 mod files;
 mod gather;
 mod liveness;
+mod log_header;
 mod names;
 mod options;
 mod read;

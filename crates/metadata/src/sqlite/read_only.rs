@@ -6,7 +6,7 @@
 //!
 //! | `-wal` | `-shm` | way |
 //! |---|---|---|
-//! | absent or empty | any | [`Way::Immutable`] |
+//! | absent, empty, or with a header that is none | any | [`Way::Immutable`] |
 //! | not empty | present | [`Way::SharedMemory`]; [`Way::PrivateIndex`] if SQLite cannot use the files |
 //! | not empty | absent, or on a file system that does not share memory | [`Way::PrivateIndex`] |
 //! | not empty, written by this process | present | [`Way::SharedMemory`] |
@@ -15,8 +15,11 @@
 //! compared before and after each batch of questions, and if they changed, everything is opened and asked
 //! again. Whoever writes, writes to the log first.
 //!
+//! After a power cut a log may begin with anything. Nothing in it is committed then; but SQLite, reading by shared memory,
+//! would wait ten seconds for somebody to put it right, each time.
+//!
 //! To open and close a file outside of SQLite drops the locks that SQLite holds on it elsewhere in this process, so the
-//! header of the database is not looked at here. SQLite keeps the account of its own descriptors, but not of those of
+//! header of the database is not looked at here; the log is never locked. SQLite keeps the account of its own descriptors, but not of those of
 //! [`Way::PrivateIndex`]. So that way is not taken while this process writes the database, and if it was taken before,
 //! the connection is never closed.
 //!
@@ -36,6 +39,7 @@ use super::connection::{set_up_reading, uri};
 use super::descriptors::is_open_for_writing;
 use super::fault::{explain, is_out_of_reach};
 use super::files::Files;
+use super::log_header;
 use super::stamps::Stamps;
 use super::{read, schema_file};
 use crate::edition::next_connection;
@@ -96,6 +100,8 @@ struct Place {
     shares_memory: bool,
     /// This process has the database open for writing.
     is_written_here: bool,
+    /// The log has no header, so that there is nothing in it.
+    has_void_log: bool,
 }
 
 impl Place {
@@ -105,6 +111,7 @@ impl Place {
         Self {
             shares_memory: file_system.is_ok_and(|found| shares_memory(found.f_type)),
             is_written_here: is_written_here(stamps),
+            has_void_log: log_header::is_void(&files.wal),
         }
     }
 }
@@ -131,6 +138,9 @@ fn ways(stamps: &Stamps, place: impl FnOnce() -> Place) -> &'static [Way] {
             is_written_here: true,
             ..
         } => &[Way::SharedMemory],
+        Place {
+            has_void_log: true, ..
+        } => &[Way::Immutable],
         Place {
             shares_memory: true, ..
         } if stamps.shm.is_some() => &[Way::SharedMemory, Way::PrivateIndex],
@@ -318,6 +328,7 @@ mod tests {
         let dir = tempfile::TempDir::new().expect("a directory can be made");
         let files = Files::new(dir.path()).expect("it has a path");
         let check = |log: &[u8], has_shm: bool, shares_memory, is_written_here, expected: &[Way]| {
+            let has_void_log = log == b"void";
             fs::write(&files.wal, log).expect("it can be written");
             if has_shm {
                 fs::write(&files.shm, b"").expect("it can be written");
@@ -328,6 +339,7 @@ mod tests {
             let place = Place {
                 shares_memory,
                 is_written_here,
+                has_void_log,
             };
             assert_eq!(ways(&stamps, || place), expected, "{log:?} {has_shm} {place:?}");
         };
@@ -337,6 +349,9 @@ mod tests {
         check(b"log", true, true, false, &[shared, private]);
         check(b"log", false, true, false, &[private]);
         check(b"log", true, false, false, &[private]);
+        check(b"void", true, true, false, &[Way::Immutable]);
+        check(b"void", false, false, false, &[Way::Immutable]);
+        check(b"void", true, true, true, &[shared]);
         // Within a process memory is shared everywhere.
         check(b"log", true, true, true, &[shared]);
         check(b"log", true, false, true, &[shared]);
