@@ -41,6 +41,7 @@ fn run(stage: &Stage<'_>) -> Result<Tally> {
     let mut tally = Tally::default();
     for scratch in [ScratchOn::Xfs, ScratchOn::Memory] {
         let run = SuiteRun::new("root").filters(&TRIALS).leaving_out(&LEFT_OUT);
+        let run = run.shared_by_kernels();
         tally.add(run.scratch(scratch).limit(TIME_LIMIT).run(stage)?);
     }
     nearly_full(stage)?;

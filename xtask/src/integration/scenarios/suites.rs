@@ -31,12 +31,15 @@ const SLOW_BY_INTENT: [&str; 1] = ["::long_work::"];
 const TIME_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 fn run(stage: &Stage<'_>) -> Result<Tally> {
+    // Every way of mounting is tried on each kernel by the scenario `worked-example`.
     let beside_stock: Vec<&str> = NEIGHBOURS.into_iter().chain(stock_nix::TRIALS).collect();
     let mut tally = Tally::default();
     for run in [
         SuiteRun::new("host").by_nobody(),
-        SuiteRun::new("host").leaving_out(&SLOW_BY_INTENT),
-        SuiteRun::new("root").leaving_out(&NEIGHBOURS),
+        SuiteRun::new("host")
+            .leaving_out(&SLOW_BY_INTENT)
+            .shared_by_kernels(),
+        SuiteRun::new("root").leaving_out(&NEIGHBOURS).shared_by_kernels(),
         SuiteRun::of_crate("store").shared_by_kernels(),
         SuiteRun::new("stock")
             .leaving_out(&beside_stock)

@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use crate::order::Order;
@@ -15,9 +15,11 @@ use crate::{PROGRAMS, SCRATCH, results, selection};
 pub(crate) fn run(order: &Order) -> Result<()> {
     suite::open_scratch(order)?;
     let suite = format!("{PROGRAMS}/{}", order.text("suite")?);
+    let [arguments] = selection::runs(&suite, order)?
+        .try_into()
+        .map_err(|runs| anyhow!("one run is possible, not {runs:?}"))?;
     let mut command = Command::new(&suite);
-    command.args(selection::arguments(&suite, order)?);
-    command.args(order.texts("filters"));
+    command.args(arguments);
     command.envs(order.variables("environment"));
     command.env("TMPDIR", SCRATCH).stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {suite}"))?;

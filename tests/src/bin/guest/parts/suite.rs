@@ -15,14 +15,11 @@ const REPORT: &str = "/run/suite-report.json";
 
 /// Runs `suite` with each of `filters` in turn; once as it is if there is none. `user` runs it as somebody else.
 pub(crate) fn run(order: &Order) -> Result<()> {
-    let mut filters = order.texts("filters");
-    if filters.is_empty() {
-        filters.push("");
-    }
     open_scratch(order)?;
+    let suite = format!("{PROGRAMS}/{}", order.text("suite")?);
     let mut reports = Vec::new();
-    for filter in filters {
-        reports.push(once(order, filter)?);
+    for arguments in selection::runs(&suite, order)? {
+        reports.push(once(order, &suite, &arguments)?);
     }
     let failed: u64 = reports
         .iter()
@@ -41,18 +38,16 @@ pub(crate) fn open_scratch(order: &Order) -> Result<()> {
     fs::set_permissions(SCRATCH, fs::Permissions::from_mode(0o1777)).context(SCRATCH)
 }
 
-fn once(order: &Order, filter: &str) -> Result<Value> {
-    let suite = format!("{PROGRAMS}/{}", order.text("suite")?);
+fn once(order: &Order, suite: &str, arguments: &[String]) -> Result<Value> {
     let mut command = match order.text("user") {
         Ok(user) => {
             let mut command = Command::new("setpriv");
-            command.args(["--reuid", user, "--regid", user, "--clear-groups", "--", &suite]);
+            command.args(["--reuid", user, "--regid", user, "--clear-groups", "--", suite]);
             command
         }
-        Err(_) => Command::new(&suite),
+        Err(_) => Command::new(suite),
     };
-    command.args(selection::arguments(&suite, order)?);
-    command.args(Some(filter).filter(|filter| !filter.is_empty()));
+    command.args(arguments);
     command.envs(order.variables("environment"));
     command.env("SUPERPOSE_TEST_REPORT", REPORT);
     fs::write(REPORT, "").context(REPORT)?;
@@ -65,7 +60,7 @@ fn once(order: &Order, filter: &str) -> Result<Value> {
     let skipped = report["skipped"].as_array().map_or(0, Vec::len);
     ensure!(
         count("passed") + count("failed") > 0 || skipped > 0,
-        "no trial of {suite} has '{filter}' in its name"
+        "no trial of {suite} fits {arguments:?}"
     );
     ensure!(
         status.success() || count("failed") > 0,
