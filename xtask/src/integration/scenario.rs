@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 
+use super::accelerator::Accelerator;
 use super::kernel::{Kernel, Release};
 use super::room::Room;
 use super::scenarios::{
@@ -55,6 +56,11 @@ impl<'a> Stage<'a> {
             seed,
             findings: Mutex::default(),
         }
+    }
+
+    /// Whether guests are emulated, and so slow that the kernels have to share what says little about one.
+    pub(crate) fn is_emulated(&self) -> bool {
+        self.room.accelerator == Accelerator::Tcg
     }
 
     /// Remembers what is wrong.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
-use super::accelerator::Accelerator;
 use super::disk::Disk;
 use super::guest::{Guest, KernelFault};
 use super::image;
@@ -155,7 +154,7 @@ impl SuiteRun {
             }
             ScratchOn::Memory => guest.argument("scratch", "tmpfs").memory(MEMORY_WITH_SCRATCH),
         };
-        if self.is_shared && stage.room.accelerator == Accelerator::Tcg {
+        if self.is_shared && stage.is_emulated() {
             guest = guest.argument("share", stage.kernel.release.share());
         }
         if self.is_nobody {

@@ -19,9 +19,9 @@
 //! would wait ten seconds for somebody to put it right, each time.
 //!
 //! To open and close a file outside of SQLite drops the locks that SQLite holds on it elsewhere in this process, so the
-//! header of the database is not looked at here; the log is never locked. SQLite keeps the account of its own descriptors, but not of those of
-//! [`Way::PrivateIndex`]. So that way is not taken while this process writes the database, and if it was taken before,
-//! the connection is never closed.
+//! header of the database is not looked at here; the log is never locked. SQLite keeps the account of its own
+//! descriptors, but not of those of [`Way::PrivateIndex`]. So that way is not taken while this process writes the
+//! database, and if it was taken before, the connection is never closed.
 //!
 //! One gap is left: should a log that was there vanish before SQLite opens it, and should we be allowed to, SQLite
 //! makes an empty one. The logs of Nix stay.
