@@ -11,10 +11,14 @@ const LEN: usize = 32;
 /// How a log begins, but for the last bit, which says in which order the bytes of its checksums are read.
 const MAGIC: u32 = 0x377f_0682;
 
-/// Tells whether a log has no header, so that nothing in it counts. One that cannot be read is not judged.
+/// Tells whether nothing in a log counts, as it has no header, or nothing behind it. One that cannot be read is not judged.
 pub(super) fn is_void(log: &Path) -> bool {
-    let mut header = [0; LEN];
-    match File::open(log).and_then(|mut file| file.read_exact(&mut header)) {
+    let (mut header, mut more) = ([0; LEN], [0]);
+    let read = File::open(log).and_then(|mut file| {
+        file.read_exact(&mut header)?;
+        file.read_exact(&mut more)
+    });
+    match read {
         Ok(()) => !is_header(&header),
         Err(error) => error.kind() == ErrorKind::UnexpectedEof,
     }
@@ -71,8 +75,10 @@ mod tests {
     #[test]
     fn a_log_of_sqlite_is_one_and_with_any_other_bit_it_is_none() {
         let log = log();
-        assert!(!is_void_with(&log) && !is_void_with(&log[..LEN]));
-        assert!(is_void_with(&log[..LEN - 1]) && is_void_with(&[]) && is_void_with(&[0; 64]));
+        assert!(!is_void_with(&log) && !is_void_with(&log[..=LEN]));
+        for nothing in [&log[..LEN], &log[..LEN - 1], &[], &[0; 64]] {
+            assert!(is_void_with(nothing), "{nothing:?}");
+        }
         for bit in 0..LEN * 8 {
             let mut other = log.clone();
             other[bit / 8] ^= 1 << (bit % 8);

@@ -100,7 +100,7 @@ struct Place {
     shares_memory: bool,
     /// This process has the database open for writing.
     is_written_here: bool,
-    /// The log has no header, so that there is nothing in it.
+    /// There is nothing in the log.
     has_void_log: bool,
 }
 
