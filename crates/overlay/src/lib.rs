@@ -34,6 +34,7 @@ mod gc_lock;
 mod hash_pool;
 mod journal;
 mod layout;
+mod listing;
 mod marks;
 pub mod mounting;
 mod path_lock;

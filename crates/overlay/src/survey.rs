@@ -7,25 +7,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{self, AtFlags, Dir, FileType};
-use rustix::io::Errno;
 use superpose_metadata::MetadataSource;
 use superpose_store_path::StorePath;
 
-use crate::{Error, Result};
-
-/// The hard-link farm of Nix, which is no object.
-pub(crate) const LINKS: &str = ".links";
-
-/// What a name of a layer stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EntryKind {
-    Directory,
-    /// A file, a symbolic link, or what no archive can hold.
-    Other,
-    /// A character device 0:0: what lies below under this name is hidden.
-    Whiteout,
-}
+use crate::Result;
+use crate::listing::{EntryKind, for_each_entry};
 
 /// The names in a layer, read once.
 #[derive(Debug, Default)]
@@ -34,31 +20,11 @@ pub(crate) struct Entries(HashMap<Vec<u8>, EntryKind>);
 impl Entries {
     /// Reads a layer directory; `path` names it in messages. The link farm is left out.
     pub(crate) fn read(directory: BorrowedFd<'_>, path: &Path) -> Result<Self> {
-        let failed = |source| Error::io("list the layer", path, source);
         let mut entries = HashMap::new();
-        for entry in Dir::read_from(directory).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." || name == LINKS.as_bytes() {
-                continue;
-            }
-            let kind = match entry.file_type() {
-                FileType::Directory => EntryKind::Directory,
-                FileType::RegularFile | FileType::Symlink => EntryKind::Other,
-                _ => match fs::statat(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                        FileType::Directory => EntryKind::Directory,
-                        FileType::CharacterDevice if stat.st_rdev == 0 => EntryKind::Whiteout,
-                        _ => EntryKind::Other,
-                    },
-                    Err(Errno::NOENT) => continue,
-                    Err(source) => {
-                        return Err(Error::io("examine", path.join(OsStr::from_bytes(name)), source));
-                    }
-                },
-            };
+        for_each_entry(directory, path, |name, kind| {
             entries.insert(name.to_vec(), kind);
-        }
+            Ok(())
+        })?;
         Ok(Entries(entries))
     }
 
@@ -214,17 +180,5 @@ mod tests {
             (survey.rows, survey.copied, survey.nowhere),
             (2, 0, vec![path('b')])
         );
-    }
-
-    #[test]
-    fn the_link_farm_is_no_object() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir(dir.path().join(LINKS)).unwrap();
-        std::fs::write(dir.path().join("file"), "").unwrap();
-        std::os::unix::fs::symlink("nowhere", dir.path().join("link")).unwrap();
-        let open = std::fs::File::open(dir.path()).unwrap();
-        let entries = Entries::read(std::os::fd::AsFd::as_fd(&open), dir.path()).unwrap();
-        assert_eq!(entries.0.len(), 2);
-        assert!(entries.iter().all(|(_, kind)| kind == EntryKind::Other));
     }
 }

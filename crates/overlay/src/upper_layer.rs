@@ -3,14 +3,14 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_store_path::StorePath;
 
+use crate::listing::{EntryKind, for_each_entry};
 use crate::{Error, Result};
 
 /// From this many questions on, one reading of the directory is cheaper than an `lstat` for each.
@@ -82,11 +82,8 @@ impl UpperLayer {
     /// What `name` stands for.
     pub(crate) fn entry(&self, name: &OsStr) -> Result<Entry> {
         match fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                let whiteout =
-                    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0;
-                Ok(if whiteout { Entry::Whiteout } else { Entry::Object })
-            }
+            Ok(stat) if EntryKind::of(&stat) == EntryKind::Whiteout => Ok(Entry::Whiteout),
+            Ok(_) => Ok(Entry::Object),
             Err(Errno::NOENT) => Ok(Entry::Absent),
             Err(source) => Err(Error::io("examine", self.path.join(name), source)),
         }
@@ -113,22 +110,12 @@ impl UpperLayer {
     /// The names of all objects (and of what else lies there), without whiteouts.
     pub(crate) fn names(&self) -> Result<HashSet<Vec<u8>>> {
         let mut names = HashSet::new();
-        let failed = |source| Error::io("list the upper layer", &self.path, source);
-        // A directory of its own: the offset of `self.fd` is shared by everyone who reads it.
-        for entry in Dir::read_from(&self.fd).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if name == b"." || name == b".." {
-                continue;
-            }
-            let object = match entry.file_type() {
-                FileType::RegularFile | FileType::Directory | FileType::Symlink => true,
-                _ => self.entry(OsStr::from_bytes(name))? == Entry::Object,
-            };
-            if object {
+        for_each_entry(self.fd(), &self.path, |name, kind| {
+            if kind != EntryKind::Whiteout {
                 names.insert(name.to_vec());
             }
-        }
+            Ok(())
+        })?;
         Ok(names)
     }
 }

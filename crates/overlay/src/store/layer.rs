@@ -6,11 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fd::BorrowedFd;
-use rustix::fs::{self, AtFlags, Dir, FileType, Stat};
+use rustix::fs::{self, AtFlags, Stat};
 use rustix::io::Errno;
 use superpose_store_path::StorePath;
 
 use super::Store;
+use crate::listing::{EntryKind, for_each_entry};
 use crate::{Error, Result};
 
 /// The directory in which objects are physically.
@@ -24,7 +25,7 @@ pub(super) struct Layer<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) path: StorePath,
-    pub(super) kind: FileType,
+    pub(super) kind: EntryKind,
 }
 
 /// Which file it is, and which state of it. An object that is replaced has another one.
@@ -62,28 +63,16 @@ impl Store {
 impl Layer<'_> {
     /// Everything in the layer that may be an object, sorted: whiteouts and names that are no store paths are left out.
     pub(super) fn entries(&self) -> Result<Vec<Entry>> {
-        let failed = |source| Error::io("list the layer", self.path, source);
         let mut entries = Vec::new();
-        // A directory of its own: the offset of `self.fd` is shared by everyone who reads it.
-        for entry in Dir::read_from(self.fd).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Ok(path) = StorePath::from_base_name(entry.file_name().to_bytes()) else {
-                continue;
-            };
-            let kind = match entry.file_type() {
-                FileType::Unknown => match self.stat(OsStr::new(path.base_name()))? {
-                    Some(stat) => FileType::from_raw_mode(stat.st_mode),
-                    None => continue,
-                },
-                known => known,
-            };
-            if matches!(
-                kind,
-                FileType::RegularFile | FileType::Directory | FileType::Symlink
-            ) {
+        for_each_entry(self.fd, self.path, |name, kind| {
+            let is_object = matches!(kind, EntryKind::Directory | EntryKind::File | EntryKind::Symlink);
+            if let Ok(path) = StorePath::from_base_name(name)
+                && is_object
+            {
                 entries.push(Entry { path, kind });
             }
-        }
+            Ok(())
+        })?;
         entries.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         Ok(entries)
     }

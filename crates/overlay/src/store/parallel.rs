@@ -8,6 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// costs nothing.
 const TURN: usize = 8;
 
+/// How many threads the machine runs at once, for what computes.
+pub(super) fn processors() -> NonZero<usize> {
+    std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN)
+}
+
 /// Does `work` on every item. The answers are in the order of the items.
 ///
 /// `go_on` is told how many are done, often and by every thread, and may end it: what was not begun by then has no

@@ -8,8 +8,6 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::num::NonZero;
-use std::thread;
 
 use superpose_metadata::{Closure, LivenessGraph, MetadataSource};
 use superpose_store_path::StorePath;
@@ -19,6 +17,7 @@ use super::judge::Judge;
 use super::layer::Contents;
 use crate::Result;
 use crate::store::Store;
+use crate::store::parallel::processors;
 
 impl Store {
     /// Keeps the copies above that are not the same as those below, as far as a root that is valid below needs them.
@@ -57,8 +56,7 @@ impl Store {
                 in_both.push(path);
             }
         }
-        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        let differing = self.differing(in_both, threads)?;
+        let differing = self.differing(in_both, processors())?;
         if differing.is_empty() {
             return Ok(());
         }

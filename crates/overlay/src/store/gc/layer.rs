@@ -6,16 +6,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use superpose_metadata::LivenessGraph;
 use superpose_store_path::StorePath;
 
 use super::judge::Nodes;
-use super::links::LINKS;
+use crate::Result;
 use crate::flock::{self, LockMode};
+use crate::listing::{EntryKind, for_each_entry};
 use crate::store::trash;
-use crate::{Error, Result};
 
 /// Directories of this beginning are in use as long as they are locked; Nix makes them for large additions.
 const LOCKED_SCRATCH: &[u8] = b"tmp-";
@@ -46,19 +46,12 @@ impl Contents {
             present: Nodes::new(graph.len()),
             ..Self::default()
         };
-        let failed = |source: Errno| Error::io("list the layer", path, source);
-        // A directory of its own: the offset of `layer` is shared by everyone who reads it.
-        for entry in Dir::read_from(layer).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name().to_bytes();
-            if matches!(name, b"." | b"..") || name == LINKS.to_bytes() {
-                continue;
+        for_each_entry(layer, path, |name, kind| {
+            if kind != EntryKind::Whiteout {
+                contents.add(name, graph);
             }
-            match entry.file_type() {
-                FileType::Unknown | FileType::CharacterDevice if is_whiteout(layer, name, path)? => continue,
-                _ => contents.add(name, graph),
-            }
-        }
+            Ok(())
+        })?;
         Ok(contents)
     }
 
@@ -78,17 +71,6 @@ impl Contents {
             }
             None => self.unregistered.push(path),
         }
-    }
-}
-
-/// Whether a name hides what lies below; one that is gone meanwhile counts as one.
-fn is_whiteout(layer: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<bool> {
-    match fs::statat(layer, name, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => {
-            Ok(FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
-        }
-        Err(Errno::NOENT) => Ok(true),
-        Err(source) => Err(Error::io("examine", path.join(OsStr::from_bytes(name)), source)),
     }
 }
 

@@ -6,18 +6,16 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
 use super::measure::space;
 use crate::crash::CrashPoint;
 use crate::journal::Intent;
+use crate::listing::open_links;
 use crate::store::layer::Layer;
 use crate::store::{Below, Store};
 use crate::{Error, Result};
-
-/// The name of the farm in a store directory. No object has it, and no collector takes it for junk.
-pub(super) const LINKS: &CStr = c".links";
 
 /// What the removal of links has freed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,10 +43,9 @@ pub(super) fn inodes(layer: BorrowedFd<'_>, path: &Path) -> Result<HashSet<u64>>
 
 /// Opens the farm of a layer; `None` if it has none. What is no directory is none.
 fn open(layer: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    match fs::openat(layer, LINKS, flags, Mode::empty()) {
-        Ok(farm) => Ok(Some(farm)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+    match open_links(layer) {
+        Ok(farm) => Ok(farm),
+        Err(Errno::NOTDIR | Errno::LOOP) => Ok(None),
         Err(source) => Err(Error::io("open the links of", path, source)),
     }
 }

@@ -3,7 +3,6 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::num::NonZero;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +14,7 @@ use superpose_store_path::StoreDir;
 use super::check::Check;
 use super::{Arriving, Meter, ObjectSource};
 use crate::crash::{CrashPoint, CrashPoints};
+use crate::store::parallel::processors;
 use crate::{Error, Result};
 
 /// Where the objects of a batch are unpacked, and how.
@@ -33,8 +33,7 @@ pub(super) struct Site<'a> {
 /// # Errors
 /// Of one object; the others may have been unpacked or not.
 pub(super) fn unpack(site: &Site<'_>, objects: &mut [&mut Arriving<'_>], meter: &Meter<'_>) -> Result<()> {
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let threads = threads.min(objects.len());
+    let threads = processors().get().min(objects.len());
     let waiting = Mutex::new(objects.iter_mut());
     let failed = AtomicBool::new(false);
     let first_error: Mutex<Option<Error>> = Mutex::new(None);

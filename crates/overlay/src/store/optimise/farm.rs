@@ -10,17 +10,17 @@ use std::num::NonZero;
 use std::path::PathBuf;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{self, Dir, FileType, Mode, Stat};
 use rustix::io::Errno;
 use superpose_store_path::nix32;
 
 use super::super::parallel::on_threads;
 use super::file::{self, Content};
+use crate::listing::{LINKS, open_links};
 use crate::state_dir::describe_type;
 use crate::store::layer::{Layer, stat_in};
 use crate::{Error, Result};
 
-const NAME: &str = ".links";
 /// The mode that Nix makes it with.
 const MODE: Mode = Mode::from_raw_mode(0o755);
 /// Digits of a SHA-256.
@@ -67,13 +67,11 @@ impl Farm {
     /// # Errors
     /// If something else is in its place: to follow a link there would lead out of the layer.
     pub(super) fn open(layer: Layer<'_>) -> Result<Option<Self>> {
-        let path = layer.path.join(NAME);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::openat(layer.fd, NAME, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(Farm { fd, path })),
-            Err(Errno::NOENT) => Ok(None),
+        let path = layer.path.join(LINKS);
+        match open_links(layer.fd) {
+            Ok(fd) => Ok(fd.map(|fd| Farm { fd, path })),
             Err(Errno::NOTDIR | Errno::LOOP) => {
-                let found = layer.stat(NAME.as_ref())?.map_or("nothing", |stat| {
+                let found = layer.stat(LINKS.as_ref())?.map_or("nothing", |stat| {
                     describe_type(FileType::from_raw_mode(stat.st_mode))
                 });
                 Err(Error::WrongFileType {
@@ -92,13 +90,13 @@ impl Farm {
             if let Some(farm) = Self::open(layer)? {
                 return Ok(farm);
             }
-            match fs::mkdirat(layer.fd, NAME, MODE) {
+            match fs::mkdirat(layer.fd, LINKS, MODE) {
                 // Somebody was quicker.
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(source) => {
                     return Err(Error::io(
                         "create the directory of hard links",
-                        layer.path.join(NAME),
+                        layer.path.join(LINKS),
                         source,
                     ));
                 }

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::num::NonZero;
 
-use rustix::fs::{self, FileType};
+use rustix::fs;
 use superpose_metadata::MetadataSource;
 use superpose_store_path::StorePath;
 
@@ -28,9 +28,11 @@ use self::link::{Linked, Linker};
 use self::plan::{Plan, place};
 use super::Store;
 use super::open::Durability;
+use super::parallel::processors;
 use crate::crash::CrashPoint;
 use crate::gc_lock::VerifierLock;
 use crate::journal::{Intent, Journal};
+use crate::listing::EntryKind;
 use crate::store::layer::{Entry, Identity};
 use crate::temp_roots::Listener;
 use crate::watch::{Doing, Progress};
@@ -73,11 +75,10 @@ pub struct OptimiseOptions {
 
 impl Default for OptimiseOptions {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         OptimiseOptions {
             duplicated: Duplicated::default(),
             effect: Effect::default(),
-            threads,
+            threads: processors(),
         }
     }
 }
@@ -314,7 +315,7 @@ impl Store {
         }
         let here: HashSet<_> = entries.iter().map(|entry| entry.path.hash_part()).collect();
         plan.memory.0.retain(|hash, _| here.contains(hash));
-        let files = entries.iter().filter(|entry| entry.kind == FileType::RegularFile);
+        let files = entries.iter().filter(|entry| entry.kind == EntryKind::File);
         let touched: HashSet<&StorePath> = files
             .map(|entry| &entry.path)
             .chain(plan.work.iter().map(|work| &work.object))

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, FileType, Stat};
+use rustix::fs::{self, Stat};
 use superpose_metadata::MetadataSource;
 use superpose_store_path::StorePath;
 
@@ -20,6 +20,7 @@ use super::file::{self, Content, Hashed, Unhashed};
 use super::memory::{Memory, NO_FARM, Place, Searched};
 use super::report::Skipped;
 use super::survey::{Survey, survey};
+use crate::listing::EntryKind;
 use crate::store::layer::{Entry, Identity, Layer};
 use crate::watch::{Doing, Progress};
 use crate::{Error, Result};
@@ -120,7 +121,7 @@ impl Store {
         };
         let linkable: Vec<Entry> = entries
             .iter()
-            .filter(|entry| matches!(entry.kind, FileType::Directory | FileType::RegularFile))
+            .filter(|entry| matches!(entry.kind, EntryKind::Directory | EntryKind::File))
             .cloned()
             .collect();
         let fresh = on_threads(threads, &linkable, is_fresh, |_| true);

@@ -10,8 +10,9 @@ use superpose_store_path::StorePath;
 use super::contents::Subject;
 use super::{Fault, VerifyReport};
 use crate::Result;
+use crate::listing::EntryKind;
 use crate::store::Store;
-use crate::survey::{Entries, EntryKind};
+use crate::survey::Entries;
 
 impl Store {
     /// Splits off what disappeared; rows that nothing present needs are deleted, as Nix does it.

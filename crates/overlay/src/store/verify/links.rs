@@ -9,15 +9,15 @@ use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{self, AtFlags, Dir, FileType};
 use rustix::io::Errno;
 use superpose_store_path::HashEncoding;
 
 use super::{Fault, VerifyReport};
 use crate::hash_pool::{Job, hash_all};
+use crate::listing::{self, LINKS};
 use crate::store::Store;
-use crate::survey::LINKS;
 use crate::{Error, Result};
 
 impl Store {
@@ -26,15 +26,10 @@ impl Store {
     /// # Errors
     /// If it is no directory: to follow a link could lead out of the layer.
     pub(in crate::store) fn open_links(&self) -> Result<Option<(OwnedFd, PathBuf)>> {
-        let (layer, path): (BorrowedFd<'_>, _) = match &self.below {
-            Some(below) => (below.upper.fd(), below.upper.path()),
-            None => (self.real.fd(), self.real.path()),
-        };
-        let path = path.join(LINKS);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match fs::openat(layer, LINKS, flags, Mode::empty()) {
-            Ok(links) => Ok(Some((links, path))),
-            Err(Errno::NOENT) => Ok(None),
+        let layer = self.layer();
+        let path = layer.path.join(LINKS);
+        match listing::open_links(layer.fd) {
+            Ok(links) => Ok(links.map(|links| (links, path))),
             Err(source) => Err(Error::io("open the directory", path, source)),
         }
     }

@@ -23,6 +23,7 @@ use superpose_store_path::{HashAlgorithm, StorePath};
 use self::contents::Subject;
 pub use self::fault::{Fault, Note};
 use super::Store;
+use super::parallel::processors;
 use crate::gc_lock::VerifierLock;
 use crate::survey::Entries;
 use crate::{Error, Result};
@@ -52,10 +53,9 @@ pub struct VerifyOptions {
 
 impl Default for VerifyOptions {
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         VerifyOptions {
             contents: Contents::Skip,
-            threads,
+            threads: processors(),
         }
     }
 }

@@ -13,12 +13,13 @@ use superpose_store_path::{Hash, HashPart, StorePath};
 use super::contents::{Part, Subject};
 use super::{BATCH, Fault, Note, Row, VerifyReport, is_unknown, read_rows};
 use crate::flock::{self, LockMode};
+use crate::listing::EntryKind;
 use crate::marks::{self, Marks};
 use crate::mounting::OverlayAttributes;
 use crate::roots::Stale;
 use crate::store::layer::stat_in;
 use crate::store::{Below, Store, trash};
-use crate::survey::{Entries, EntryKind};
+use crate::survey::Entries;
 use crate::upper_layer::Layer;
 use crate::{Result, temp_roots};
 
@@ -307,7 +308,7 @@ fn judge_marks(
         metadata_only,
     } = marks::read(below.upper.fd(), below.upper.path(), name, kind)?;
     // The kernel gives this mark to every directory that it merges, whoever made it.
-    subject.copied_up = has_origin && entry == EntryKind::Other;
+    subject.copied_up = has_origin && entry != EntryKind::Directory;
     if metadata_only {
         findings.report.faults.push(Fault::MetadataOnly {
             path: subject.path.clone(),
