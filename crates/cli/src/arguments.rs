@@ -11,7 +11,7 @@ use crate::commands::Command;
 ///
 /// The store is given as a URL: by --store, else by SUPERPOSE_STORE, else by NIX_REMOTE. An overlay store is
 /// local-overlay://?root=DIR&lower-store=URL&upper-layer=DIR, where DIR/nix/store is the merged view; a directory
-/// stands for the local store below it; unix://SOCKET?root=DIR is a daemon's store, which is only asked.
+/// stands for the local store below it; unix://SOCKET?root=DIR is a daemon's store, which only `copy` changes.
 #[derive(Debug, Parser)]
 #[command(
     name = "superpose",
@@ -44,7 +44,7 @@ pub(crate) struct GlobalArguments {
         help_heading = "Options of every command"
     )]
     pub(crate) store: Option<OsString>,
-    /// Wait for locks and a busy database at most so long [default: as long as it takes]
+    /// Wait for locks and a busy database at most so long [default: for locks without end, for a database an hour]
     #[arg(
         long,
         global = true,

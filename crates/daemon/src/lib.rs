@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Serves a Nix store to stock Nix clients: the daemon's side of the protocol over Unix sockets.
+//! Serves a Nix store to stock Nix clients over Unix sockets, and copies objects to and from the store of another daemon.
 //!
 //! A [`Server`] has a store, a local one or an overlay store, and [`ServeOptions`]. Each connection gets a thread; what a
 //! client may do follows from who it is, by the kernel's word ([`UserList`]). An opened store is lent to a connection for
-//! the time of one request: one that is idle holds no lock and no database.
+//! the time of one request: one that is idle holds no lock and no database. What has to be built or fetched goes to the program of
+//! [`Delegate`], if there is one.
+//!
+//! [`remote`] is the client's side: objects are brought from a daemon's store, and to it.
 //!
 //! The crate deliberately does not build or substitute, print, read the environment, handle signals, or speak TCP.
 //!

@@ -2,9 +2,9 @@
 //! The local overlay store: a writable layer over a Nix store that is never written.
 //!
 //! A [`Layout`] says where the parts of a store are. A [`StoreView`] reads one, creating and changing nothing; it is
-//! also what every store below is. A [`Store`] adds, imports, copies, registers, deletes, collects and verifies. It comes
-//! either from a local
-//! store, which works by itself, or from an overlay store whose mount was verified: [`MountProof`] is the only key.
+//! also what every store below is. A [`Store`] adds, imports, copies, registers, signs, deletes, collects, deduplicates, verifies and
+//! repairs. It comes either from a local store, which works by itself, or from an overlay store whose mount was verified:
+//! [`MountProof`] is the only key. [`mounting`] makes, refreshes and removes the mount.
 //!
 //! ```
 //! use superpose_overlay::{AddOptions, Layout, OpenOptions, Outcome, Source, Store};

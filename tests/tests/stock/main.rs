@@ -15,6 +15,7 @@ mod moving;
 mod optimising;
 mod over_daemon;
 mod overlay_stores;
+mod registrations;
 mod serving;
 mod serving_builds;
 mod serving_uploads;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     stress::register(&mut suite);
     mounts::register(&mut suite);
     moving::register(&mut suite);
+    registrations::register(&mut suite);
     copying::register(&mut suite);
     serving_writes::register(&mut suite);
     serving_builds::register(&mut suite);

@@ -20,18 +20,13 @@ pub(crate) fn register(suite: &mut Suite) {
         streams_are_imported_by_the_other,
         copies_by_both_are_the_same,
         signatures_by_both_are_the_same,
-        unsigned_objects_are_refused_by_both,
-        texts_of_registrations_are_the_same_byte_for_byte,
-        texts_are_loaded_by_the_other,
-        objects_put_there_by_hand_are_registered_alike
+        unsigned_objects_are_refused_by_both
     );
     stock_trials!(
         suite,
         [Need::Root],
         an_overlay_store_passes_on_what_is_below,
-        an_overlay_store_takes_what_stock_exports,
-        loading_keeps_signatures,
-        a_registration_below_is_not_touched
+        an_overlay_store_takes_what_stock_exports
     );
     stock_trials!(
         suite,
@@ -41,7 +36,7 @@ pub(crate) fn register(suite: &mut Suite) {
 }
 
 /// A local store with objects of every kind; all their paths.
-fn store(stock: StockNix) -> Result<(Layers, Vec<String>)> {
+pub(crate) fn store(stock: StockNix) -> Result<(Layers, Vec<String>)> {
     let layers = Layers::new()?;
     let library = layers.add_below("library", "library\n", &[])?;
     layers.add_tree_below("program", &[&library])?;
@@ -53,7 +48,7 @@ fn store(stock: StockNix) -> Result<(Layers, Vec<String>)> {
 }
 
 /// A store of our own under another directory.
-fn at(root: &Path) -> Result<Invocation> {
+pub(crate) fn at(root: &Path) -> Result<Invocation> {
     Ok(superpose()?.arg("--store").arg(root))
 }
 
@@ -117,7 +112,7 @@ fn streams_are_imported_by_the_other(stock: StockNix) -> Result<()> {
 }
 
 /// What a database says of all its paths, without their numbers.
-fn database(root: &Path) -> Result<Vec<String>> {
+pub(crate) fn database(root: &Path) -> Result<Vec<String>> {
     let database = Connection::open(root.join("nix/var/nix/db/db.sqlite"))?;
     let mut select = database.prepare(
         "select path || ' ' || hash || ' ' || registrationTime || ' ' || ifnull(deriver, '-') || ' ' || narSize || ' ' ||
@@ -133,7 +128,7 @@ fn database(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Kinds, modes, times and names of everything in a store; the contents are compared by hashes.
-fn look(root: &Path) -> Result<String> {
+pub(crate) fn look(root: &Path) -> Result<String> {
     let find = Invocation::new("find")
         .arg(".")
         .current_dir(&root.join("nix/store"));
@@ -152,7 +147,7 @@ fn look(root: &Path) -> Result<String> {
         .join("\n"))
 }
 
-fn change(root: &Path, statement: &str) -> Result<()> {
+pub(crate) fn change(root: &Path, statement: &str) -> Result<()> {
     let database = Connection::open(root.join("nix/var/nix/db/db.sqlite"))?;
     database.execute_batch(statement)?;
     Ok(())
@@ -339,109 +334,6 @@ fn unsigned_objects_are_refused_by_both(stock: StockNix) -> Result<()> {
     Ok(())
 }
 
-fn texts_of_registrations_are_the_same_byte_for_byte(stock: StockNix) -> Result<()> {
-    let (layers, all) = store(stock)?;
-    let ours = layers.below()?.arg("dump-db").succeed()?;
-    let theirs = stock.nix_store(layers.lower()).arg("--dump-db").succeed()?;
-    ensure!(
-        ours.stdout == theirs.stdout && !ours.stdout.is_empty(),
-        "{ours}\n{theirs}"
-    );
-    for path in &all {
-        let ours = layers.below()?.args(["dump-db", path]).succeed()?;
-        let theirs = stock
-            .nix_store(layers.lower())
-            .args(["--dump-db", path])
-            .succeed()?;
-        ensure!(ours.stdout == theirs.stdout, "{ours}\n{theirs}");
-    }
-    Ok(())
-}
-
-fn texts_are_loaded_by_the_other(stock: StockNix) -> Result<()> {
-    let (layers, _) = store(stock)?;
-    let text = layers.below()?.arg("dump-db").succeed()?.stdout;
-    let mut found = Vec::new();
-    for name in ["ours", "theirs"] {
-        // The objects have to be there, since derivations are read.
-        let root = layers.join(name);
-        fs::create_dir_all(root.join("nix"))?;
-        Invocation::new("cp")
-            .arg("-a")
-            .arg(layers.lower_dir())
-            .arg(root.join("nix/store"))
-            .succeed()?;
-        if name == "ours" {
-            at(&root)?.arg("load-db").input(text.clone()).succeed()?;
-        } else {
-            stock
-                .nix_store(&root)
-                .arg("--load-db")
-                .input(text.clone())
-                .succeed()?;
-        }
-        change(&root, "update ValidPaths set registrationTime = 1")?;
-        found.push(database(&root)?);
-        expect_clean(stock.nix_store(&root))?;
-    }
-    ensure!(found[0] == found[1], "{found:#?}");
-    Ok(())
-}
-
-fn objects_put_there_by_hand_are_registered_alike(stock: StockNix) -> Result<()> {
-    let (layers, _) = store(stock)?;
-    let path = layers.add_below("by-hand", "by hand\n", &[])?;
-    let name = path.trim_start_matches("/nix/store/");
-    let (hash, size) = {
-        let dump = layers.below()?.args(["dump-db", &path]).succeed()?;
-        let mut lines = dump.text()?.lines().skip(1);
-        (
-            lines.next().unwrap_or_default().to_owned(),
-            lines.next().unwrap_or_default().to_owned(),
-        )
-    };
-    let mut found = Vec::new();
-    for (program, hashed) in [
-        ("ours", true),
-        ("ours", false),
-        ("theirs", true),
-        ("theirs", false),
-    ] {
-        // That of trixie looks for the object in /nix/store, whatever the store is.
-        if program == "theirs" && stock == StockNix::Trixie {
-            continue;
-        }
-        let root = layers.join(format!("{program}-{hashed}"));
-        fs::create_dir_all(root.join("nix/store"))?;
-        fs::write(root.join("nix/store").join(name), "by hand\n")?;
-        let (text, more) = if hashed {
-            (format!("{path}\n{hash}\n{size}\n\n0\n"), &["--hash-given"][..])
-        } else {
-            (format!("{path}\n\n0\n"), &[][..])
-        };
-        if program == "ours" {
-            at(&root)?
-                .arg("register-validity")
-                .args(more)
-                .input(text)
-                .succeed()?;
-        } else {
-            stock
-                .nix_store(&root)
-                .arg("--register-validity")
-                .args(more)
-                .input(text)
-                .succeed()?;
-        }
-        change(&root, "update ValidPaths set registrationTime = 1")?;
-        expect_clean(stock.nix_store(&root))?;
-        found.push((database(&root)?, look(&root)?));
-    }
-    let (first, rest) = found.split_first().context("a store")?;
-    ensure!(rest.iter().all(|other| other == first), "{found:#?}");
-    Ok(())
-}
-
 fn an_overlay_store_passes_on_what_is_below(stock: StockNix) -> Result<()> {
     let (mounted, [_, program]) = layered()?;
     let own = mounted.layers.add_above("own", "own\n", &[&program])?;
@@ -516,57 +408,6 @@ fn an_overlay_store_takes_what_stock_exports(stock: StockNix) -> Result<()> {
     ensure!(copy.succeed()?.line()?.starts_with("1 paths copied"));
     below.expect_unchanged(&mounted.layers.lower())?;
     mounted.expect_whole(stock)
-}
-
-/// Stock forgets who signed a path that is valid already, and how it follows from its content.
-fn loading_keeps_signatures(stock: StockNix) -> Result<()> {
-    let (mounted, ()) = mounted(|_| Ok(()))?;
-    let own = mounted.layers.add_above("own", "own\n", &[])?;
-    let text = mounted.superpose()?.arg("dump-db").succeed()?.stdout;
-    let known = || {
-        mounted
-            .superpose()?
-            .args(["path-info", "--json", &own])
-            .succeed()?
-            .json()
-    };
-    let before = known()?;
-    mounted
-        .superpose()?
-        .arg("load-db")
-        .input(text.clone())
-        .succeed()?;
-    ensure!(known()? == before && before[&own]["ca"].is_string(), "{before}");
-    mounted.nix_store(stock).arg("--load-db").input(text).succeed()?;
-    ensure!(known()?[&own]["ca"].is_null(), "{}", known()?);
-    Ok(())
-}
-
-/// Stock copies the object up to set its modes and times.
-fn a_registration_below_is_not_touched(stock: StockNix) -> Result<()> {
-    let name = "z3n6ml62lc6l9glpaz6fq7fvi2rks9vq-a.txt";
-    let (mounted, ()) = mounted(|layers| {
-        fs::create_dir_all(layers.lower_dir())?;
-        fs::write(layers.lower_dir().join(name), "hello\n")?;
-        Ok(())
-    })?;
-    let below = Tree::of(&mounted.layers.lower())?;
-    let text = format!("/nix/store/{name}\n\n0\n");
-    mounted
-        .superpose()?
-        .arg("register-validity")
-        .input(text.clone())
-        .succeed()?;
-    ensure!(mounted.layers.upper_names()?.is_empty() && rows(&mounted)? == 1);
-    below.expect_unchanged(&mounted.layers.lower())?;
-    if stock == StockNix::Sid {
-        let again = mounted
-            .nix_store(stock)
-            .args(["--register-validity", "--reregister"]);
-        again.input(text).succeed()?;
-        ensure!(mounted.layers.upper_names()? == [name]);
-    }
-    Ok(())
 }
 
 /// At every point between two effects: stock opens the store, finds it whole, and does the import itself.

@@ -63,7 +63,7 @@ pub struct Deleted {
 }
 
 impl Store {
-    /// Deletes paths from the upper layer, or from a local store. Paths that are nowhere count as deleted.
+    /// Deletes paths from the upper layer, or from a local store. Paths that are nowhere are passed over.
     ///
     /// Only what is physically in the upper layer can go. A path that is valid below stays valid: its upper copy is
     /// dropped. All paths are judged before the first one is touched.

@@ -49,7 +49,8 @@ pub enum Durability {
 pub struct OpenOptions {
     /// Whether what is added survives a power cut.
     pub durability: Durability,
-    /// How long to wait for a lock or a busy database; without a limit as long as it takes, as Nix does.
+    /// How long to wait for a lock or a busy database; without a limit a lock is waited for as long as it takes, as in Nix, and a
+    /// database an hour.
     pub wait_limit: Option<Duration>,
     /// How long a remount hook may run.
     pub hook_limit: Duration,
