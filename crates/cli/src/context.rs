@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use superpose_overlay::store_path::{DaemonSettings, StoreKind, StoreReference, StoreSettings};
 use superpose_overlay::{
-    Durability, Layout, OpenOptions, OverlayLayout, Store, StoreView, Watch, is_interrupted,
+    Durability, Layout, Leftovers, OpenOptions, OverlayLayout, Store, StoreView, Watch, is_interrupted,
 };
 
 use crate::arguments::GlobalArguments;
@@ -129,6 +129,14 @@ impl Context {
     /// The store, for writing that may take long: the user sees how far it has come, and can stop it.
     pub(crate) fn store_for_long_work(&self) -> Result<(Store, Arc<User>)> {
         let (options, user) = self.long_work()?;
+        Ok((Store::open(self.layout()?, options)?, user))
+    }
+
+    /// The store, to register objects that somebody has put there: none of them is taken for the rest of an addition that was
+    /// interrupted.
+    pub(crate) fn store_for_registrations(&self) -> Result<(Store, Arc<User>)> {
+        let (mut options, user) = self.long_work()?;
+        options.leftovers = Leftovers::KeepObjects;
         Ok((Store::open(self.layout()?, options)?, user))
     }
 

@@ -56,10 +56,11 @@ pub use layout::{DaemonLayout, Layout, LocalLayout, OverlayLayout};
 pub use roots::Root;
 pub use store::{
     AddOptions, Added, CollectAction, CollectOptions, Collected, Contents, Copied, CopyOptions,
-    DeleteOptions, Deleted, Duplicated, Durability, Effect, Fault, Imported, Kept, Liveness, Modified,
-    MountProof, NewObject, Note, ObjectSource, ObjectStream, Obstacle, OpenOptions, OptimiseOptions,
-    Optimised, Outcome, Presence, Protection, Reason, Recursion, RegisterOptions, Registered, Repaired,
-    SignatureCheck, Skipped, Source, Store, Untrusted, VerifyOptions, VerifyReport, is_interrupted,
+    DeleteOptions, Deleted, Duplicated, Durability, Effect, Fault, Imported, Kept, Leftovers, Liveness,
+    Modified, MountProof, NewObject, Note, ObjectSource, ObjectStream, Obstacle, OpenOptions,
+    OptimiseOptions, Optimised, Outcome, Presence, Protection, Reason, Recursion, RegisterOptions,
+    Registered, Repaired, SignatureCheck, Skipped, Source, Store, Untrusted, VerifyOptions, VerifyReport,
+    is_interrupted,
 };
 pub use survey::Survey;
 pub use upper_layer::Layer;

@@ -44,6 +44,11 @@ pub(crate) fn scratch_path() -> StorePath {
     StorePath::from_parts(hash, &name)
 }
 
+/// Whether it is a name that [`scratch_path`] makes.
+pub(crate) fn is_scratch(path: &StorePath) -> bool {
+    path.name() == SCRATCH_NAME
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,7 +57,7 @@ mod tests {
     fn names_differ_and_parse() {
         let one = scratch_path();
         assert_ne!(one, scratch_path());
-        assert_eq!(one.name(), SCRATCH_NAME);
+        assert!(is_scratch(&one));
         assert_eq!(hex_digits(8).len(), 8);
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Objects and what is known of them between stores: what the one passes on, the other takes.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};

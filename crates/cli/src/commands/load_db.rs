@@ -32,7 +32,9 @@ impl Args {
         let text = self.input.text()?;
         let layout = context.layout()?;
         let registrations = parse(&text, layout.store_dir(), ArchiveLines::Given)?;
-        let done = context.store()?.load(registrations)?;
+        let (mut store, user) = context.store_for_registrations()?;
+        let done = store.load(registrations)?;
+        user.clear();
         finish(context, done, self.json)
     }
 }

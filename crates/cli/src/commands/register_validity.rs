@@ -46,7 +46,7 @@ impl Args {
         if self.reregister {
             options.presence = Presence::Update;
         }
-        let (mut store, user) = context.store_for_long_work()?;
+        let (mut store, user) = context.store_for_registrations()?;
         let done = store.register_objects(registrations, &options)?;
         user.clear();
         finish(context, done, self.json)

@@ -44,7 +44,7 @@ pub use delete::{DeleteOptions, Deleted, Liveness};
 pub use gc::{CollectAction, CollectOptions, Collected};
 pub(crate) use import::total_size;
 pub use import::{Imported, NewObject, ObjectSource, ObjectStream};
-pub use open::{Durability, OpenOptions, is_interrupted};
+pub use open::{Durability, Leftovers, OpenOptions, is_interrupted};
 pub use optimise::{Duplicated, Effect, Kept, Modified, OptimiseOptions, Optimised, Reason, Skipped};
 pub use protection::Protection;
 pub use register::Registered;

@@ -43,6 +43,17 @@ pub enum Durability {
     Unsynced,
 }
 
+/// What becomes of objects without rows that a process which was killed may have left, when a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Leftovers {
+    /// They are removed: nobody has registered them, and nobody is about to.
+    #[default]
+    Remove,
+    /// They stay, but for what is certainly its own: somebody may have put them there by hand, to be registered now.
+    KeepObjects,
+}
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -61,6 +72,8 @@ pub struct OpenOptions {
     pub watch: Watch,
     /// Whose signatures count.
     pub trusted_keys: TrustedKeys,
+    /// What becomes of objects without rows that a process which was killed may have left.
+    pub leftovers: Leftovers,
     /// Where a test kills the process.
     pub crash_points: CrashPoints,
 }
@@ -74,6 +87,7 @@ impl Default for OpenOptions {
             arriving_memory: ARRIVING,
             watch: Watch::default(),
             trusted_keys: TrustedKeys::default(),
+            leftovers: Leftovers::default(),
             crash_points: CrashPoints::default(),
         }
     }

@@ -9,6 +9,7 @@ use superpose_metadata::MetadataSource;
 use superpose_store_path::{HashPart, StorePath};
 
 use super::Store;
+use super::open::Leftovers;
 use super::removal::Leaving;
 use crate::flock::LockWait;
 use crate::gc_lock::CollectorLock;
@@ -17,7 +18,7 @@ use crate::roots::Stale;
 use crate::state_dir::OWN;
 use crate::temp_roots::{Abandoned, Listener};
 use crate::upper_layer::Entry;
-use crate::{Error, Result, temp_roots};
+use crate::{Error, Result, random, temp_roots};
 
 impl Store {
     /// Finishes what the journal says, and undoes additions that were interrupted.
@@ -70,12 +71,7 @@ impl Store {
             Err(error) => return Err(error),
         };
         let listener = Listener::start(lock, &self.state, self.dir())?;
-        let named: BTreeSet<StorePath> = abandoned
-            .iter()
-            .flat_map(|abandoned| &abandoned.paths)
-            .flat_map(|path| [Some(path.clone()), lock_of(path)])
-            .flatten()
-            .collect();
+        let named = self.made_by(&abandoned);
         let dead: Vec<&str> = abandoned.iter().map(Abandoned::owner).collect();
         let left = self.unregistered(named.into_iter().collect(), &dead)?;
         if !left.is_empty() {
@@ -100,16 +96,37 @@ impl Store {
             .try_for_each(|abandoned| abandoned.remove(&self.state))
     }
 
+    /// The names under which dead processes may have left something of their own making.
+    ///
+    /// Not all that a process protects it makes: what is registered, was put there by somebody else. But nothing is made
+    /// that did not have a scratch name first.
+    fn made_by(&self, abandoned: &[Abandoned]) -> BTreeSet<StorePath> {
+        let mut made = BTreeSet::new();
+        for abandoned in abandoned {
+            let has_added = abandoned.paths.iter().any(random::is_scratch);
+            for path in &abandoned.paths {
+                let is_made = match self.options.leftovers {
+                    Leftovers::Remove => has_added,
+                    Leftovers::KeepObjects => random::is_scratch(path),
+                };
+                made.extend(is_made.then(|| path.clone()));
+                made.extend(lock_of(path));
+            }
+        }
+        made
+    }
+
     /// Those of `paths` that are in the layer, valid nowhere, and protected by nobody but the `dead`: neither an object
     /// nor on its way to be one.
     fn unregistered(&self, paths: Vec<StorePath>, dead: &[&str]) -> Result<Vec<StorePath>> {
-        let valid = self.metadata().are_valid(&paths)?;
+        // In this order: whoever adds one of them protects it until its row is there, and may end right then.
         let protected: HashSet<HashPart> = temp_roots::scan(&self.state, self.dir(), Stale::Report)?
             .roots
             .iter()
             .filter(|root| !dead.contains(&root.owner.as_str()))
             .map(|root| root.path.hash_part())
             .collect();
+        let valid = self.metadata().are_valid(&paths)?;
         let mut left = Vec::new();
         for (path, valid) in paths.into_iter().zip(valid) {
             if !valid && !protected.contains(&path.hash_part()) && self.is_in_layer(&path)? {

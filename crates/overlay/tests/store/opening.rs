@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 use superpose_overlay::mounting::{Detach, MountPlan, OverlayAttributes, mount_overlay, unmount};
 use superpose_overlay::store_path::{Defaults, StoreReference};
-use superpose_overlay::{Error, Layout, OpenOptions, Store, StoreView};
+use superpose_overlay::{Error, Layout, Leftovers, OpenOptions, Store, StoreView};
 
 use crate::namespace::Named;
 use crate::stage::{Stage, add_text, resolve};
@@ -54,7 +54,62 @@ pub(crate) const TRIALS: &[Named] = &[
         a_daemons_store_has_directories_and_is_not_written,
     ),
     ("opening::auto_is_whatever_is_there", auto_is_whatever_is_there),
+    (
+        "opening::what_a_dead_process_has_only_protected_stays",
+        what_a_dead_process_has_only_protected_stays,
+    ),
+    (
+        "opening::what_is_about_to_be_registered_stays",
+        what_is_about_to_be_registered_stays,
+    ),
 ];
+
+const BY_HAND: &str = "x6xcakh6pmsprh9372j47cndyciwzqqy-by-hand";
+const SCRATCH: &str = "00000000000000000000000000000000-superpose-tmp";
+
+/// A store in which somebody has put an object that is not registered, and which a process that is gone had protected,
+/// together with `others`.
+fn protected_by_the_dead(others: &[&str]) -> Stage {
+    let stage = Stage::over(|_| {});
+    drop(stage.open());
+    for name in [&[BY_HAND], others].concat() {
+        fs::write(stage.merged_dir().join(name), "precious").unwrap();
+    }
+    let roots: String = [&[BY_HAND], others]
+        .concat()
+        .iter()
+        .map(|name| format!("/nix/store/{name}\0"))
+        .collect();
+    fs::write(dead_roots(&stage), roots).unwrap();
+    stage
+}
+
+/// A file of temporary roots as this program makes them: no process has that number.
+fn dead_roots(stage: &Stage) -> std::path::PathBuf {
+    stage
+        .state_dir()
+        .join("temproots")
+        .join(((1 << 22) + 7).to_string())
+}
+
+/// Who registers an object protects it, and has not made it.
+fn what_a_dead_process_has_only_protected_stays() {
+    let stage = protected_by_the_dead(&[]);
+    drop(stage.open());
+    assert_eq!(stage.upper_names(), [BY_HAND]);
+    assert!(!dead_roots(&stage).exists());
+}
+
+fn what_is_about_to_be_registered_stays() {
+    let stage = protected_by_the_dead(&[SCRATCH]);
+    let mut options = OpenOptions::default();
+    options.leftovers = Leftovers::KeepObjects;
+    drop(stage.open_with(options));
+    assert_eq!(stage.upper_names(), [BY_HAND]);
+    let stage = protected_by_the_dead(&[SCRATCH]);
+    drop(stage.open());
+    assert_eq!(stage.upper_names(), [""; 0], "it is the rest of an addition");
+}
 
 fn an_unmounted_store_is_refused_and_nothing_is_made() {
     let stage = Stage::unmounted(|_| {});
