@@ -12,7 +12,7 @@ use superpose_store_path::{HashPart, StorePath};
 use super::Store;
 use super::removal::Removal;
 use super::trash::Trash;
-use crate::journal::{Intent, Journal, Moved, State};
+use crate::journal::{Intent, Journal, Moved, State, Via};
 use crate::roots::Stale;
 use crate::{Result, temp_roots};
 
@@ -32,22 +32,47 @@ impl Store {
     ///
     /// Every step is one that may have been made already, so that a replay that is interrupted is replayed.
     pub(super) fn finish(&self, journal: &mut Journal, intent: &Intent) -> Result<()> {
-        match intent {
-            Intent::Removal(moves) => self.move_rest(moves)?,
+        let grown;
+        let intent = match intent {
+            Intent::Removal(moves) => {
+                grown = Intent::Removal(self.over_grown(moves)?);
+                self.move_rest(grown.moves())?;
+                &grown
+            }
             // What was not moved stays, and is valid.
-            Intent::Deduplication(_) => {}
+            Intent::Deduplication(_) => intent,
             Intent::Linking(objects) => {
                 self.mend_linked(objects)?;
                 self.complete_linking(journal)?;
                 tracing::info!("finished what was interrupted");
                 return Ok(());
             }
-        }
+        };
         let mut removal = Removal::default();
         self.complete(journal, intent, &mut removal, None)?;
         self.empty_trash(&mut removal, None)?;
         tracing::info!("finished what was interrupted");
         Ok(())
+    }
+
+    /// The same moves over the lower store as it is now. It may have grown since they were planned; what it has by now must
+    /// leave behind the mount, or the kernel would leave a whiteout over it, or refuse.
+    ///
+    /// Of all of them, those that were made before included: if the last replay came no further, the remount for it is owed.
+    fn over_grown(&self, moves: &[Moved]) -> Result<Vec<Moved>> {
+        let below = self.overlay()?;
+        let trash = Trash::locate(&self.state, &below.upper)?;
+        let mut moves = moves.to_vec();
+        for moved in moves.iter_mut().filter(|moved| moved.via == Via::MergedView) {
+            if below.lies_below(OsStr::from_bytes(&moved.name))?
+                && let Ok(path) = StorePath::from_base_name(&moved.name)
+            {
+                moved.via = Via::UpperLayer;
+                // A new name: the other one is one for the layer.
+                moved.trash = trash.name_for(&path);
+            }
+        }
+        Ok(moves)
     }
 
     /// Moves the rest of what was to be removed: what has no row. An object whose row is there was not deleted, or was

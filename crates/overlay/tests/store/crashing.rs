@@ -9,6 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
+use superpose_overlay::mounting::{Detach, unmount};
 use superpose_overlay::store_path::{Defaults, StorePath, StoreReference};
 use superpose_overlay::{
     CollectOptions, Contents, CrashPoints, DeleteOptions, Layout, OpenOptions, OptimiseOptions, Store,
@@ -44,6 +45,10 @@ pub(crate) const TRIALS: &[Named] = &[
     (
         "crashing::a_replay_that_crashes_is_replayed",
         a_replay_that_crashes_is_replayed,
+    ),
+    (
+        "crashing::what_has_come_below_since_shows_after_a_replay",
+        what_has_come_below_since_shows_after_a_replay,
     ),
 ];
 
@@ -442,6 +447,40 @@ fn a_replay_that_crashes_is_replayed() {
         assert_consistent(&stage, &paths, &format!("replay killed at point {n}"));
         if !aborted {
             assert!(n > 6, "three objects, the remount, unlinking, the journal: {n}");
+            return;
+        }
+    }
+    panic!("the child never came to its end");
+}
+
+/// What leaves was only above when that was decided; when the store is opened again, the lower store has it, too.
+fn what_has_come_below_since_shows_after_a_replay() {
+    let fill = |store: &mut Store| {
+        [
+            add_text(store, "file", "1", &[]),
+            add_tree(store, "tree", &[("a", "2")]),
+        ]
+    };
+    for n in 1..MANY {
+        let stage = Stage::over(|_| {});
+        let paths = fill(&mut stage.open());
+        assert!(aborts_at(&stage, "delete", 2, &paths.each_ref()));
+        assert!(is_interrupted(&stage.state_dir()).unwrap());
+        unmount(&stage.merged_dir(), Detach::Lazily).unwrap();
+        assert_eq!(fill(&mut stage.lower_store()), paths);
+        stage.mount();
+        let aborted = aborts_at(&stage, "open", n, &[]);
+        let step = format!("replay killed at point {n}");
+        let store = assert_whole(&stage, &step);
+        assert_eq!(stage.upper_names(), [""; 0], "{step}");
+        for path in &paths {
+            assert!(is_valid(&store.metadata(), path), "{step}");
+        }
+        let merged = |path: &StorePath| stage.merged_dir().join(path.base_name());
+        assert_eq!(fs::read(merged(&paths[0])).unwrap(), b"1", "{step}");
+        assert_eq!(fs::read(merged(&paths[1]).join("a")).unwrap(), b"2", "{step}");
+        if !aborted {
+            assert!(n > 4, "two objects, the remount, the journal: {n}");
             return;
         }
     }
