@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{self, AtFlags, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, UTIME_OMIT};
 use rustix::io::Errno;
 use superpose_store_path::StorePath;
 
-use super::farm::{self, Farm, Lead};
+use super::farm::{self, Farm, Lead, Leader};
 use super::file::{self, Content};
 use super::plan::{Todo, Work};
 use super::report::Skipped;
@@ -195,7 +195,7 @@ impl<'a> Linker<'a> {
         };
         match self.leads.get(&file.content).copied() {
             Some(Lead::Fit(leader)) if leader.inode == now.st_ino => Ok(Outcome::Settled),
-            Some(Lead::Fit(_)) => self.replace(parent, name, &now, file),
+            Some(Lead::Fit(leader)) => self.replace(parent, name, &now, file, leader),
             Some(Lead::Unfit) => {
                 let entry = self.farm.path_of(&farm::name_of(&file.content));
                 tracing::warn!(link = %entry.display(), "is not what its name says: replaced in the directory of hard links");
@@ -249,10 +249,23 @@ impl<'a> Linker<'a> {
     }
 
     /// Renames a link to the leader over a file.
-    fn replace(&mut self, parent: &mut Parent<'_>, name: &OsStr, now: &Stat, file: &Todo) -> Result<Outcome> {
+    fn replace(
+        &mut self,
+        parent: &mut Parent<'_>,
+        name: &OsStr,
+        now: &Stat,
+        file: &Todo,
+        leader: Leader,
+    ) -> Result<Outcome> {
         let entry = farm::name_of(&file.content);
         let scratch = self.scratch.base_name();
         match fs::linkat(self.farm.fd(), &entry, self.layer.fd, scratch, AtFlags::empty()) {
+            // The locks were free between the plan and this: a stock collector may have left a whiteout under the name.
+            Ok(()) if !self.is_leader(leader, now)? => {
+                self.discard_scratch()?;
+                self.linked.skipped.changed += 1;
+                return Ok(Outcome::Later);
+            }
             Ok(()) => {}
             // The leader has all the names that it can have: the next ones become links to this file.
             Err(Errno::MLINK) => return self.lead_by_rename(parent.fd, name, now, file),
@@ -278,6 +291,17 @@ impl<'a> Linker<'a> {
             self.linked.bytes += file::space(now);
         }
         Ok(Outcome::Settled)
+    }
+
+    /// Whether the scratch name is the file that was found fit to lead, as it was then.
+    fn is_leader(&self, leader: Leader, now: &Stat) -> Result<bool> {
+        let linked = self.layer.stat(OsStr::new(self.scratch.base_name()))?;
+        Ok(linked.is_some_and(|linked| {
+            FileType::from_raw_mode(linked.st_mode) == FileType::RegularFile
+                && linked.st_ino == leader.inode
+                && linked.st_size == now.st_size
+                && file::is_canonical(&linked)
+        }))
     }
 
     /// Counts a file that stays as it is, for reasons of its own; anything else ends the work.
@@ -322,6 +346,86 @@ impl<'a> Linker<'a> {
                 }
             }
             self.crash_points.reached(CrashPoint::UnusedLinkRemoved);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, Permissions, read, remove_file, rename, set_permissions, write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::*;
+
+    const OBJECT: &str = "x6xcakh6pmsprh9372j47cndyciwzqqy-object";
+
+    /// A file as stores have them.
+    fn put(path: &Path, text: &str) {
+        write(path, text).unwrap();
+        set_permissions(path, Permissions::from_mode(0o444)).unwrap();
+        fs::futimens(File::open(path).unwrap(), &TIMES).unwrap();
+    }
+
+    /// Links an object to a leader, after `meanwhile` was done to that. Returns what was done.
+    fn linked(top: &Path, meanwhile: impl FnOnce(&Path)) -> Linked {
+        let open = File::open(top).unwrap();
+        let layer = Layer {
+            fd: open.as_fd(),
+            path: top,
+        };
+        let farm = Farm::open_or_create(layer).unwrap();
+        put(&top.join(OBJECT), "content");
+        let found = file::hash(layer.fd, OBJECT.as_ref()).unwrap();
+        let leader = farm.path_of(&farm::name_of(&found.content));
+        put(&leader, "content");
+        let lead = farm.lead(&found.content);
+        assert!(matches!(lead, Lead::Fit(_)), "{lead:?}");
+        meanwhile(&leader);
+        let work = Work {
+            object: StorePath::from_base_name(OBJECT.as_bytes()).unwrap(),
+            identity: Identity::of(&found.stat),
+            files: vec![Todo {
+                path: OBJECT.into(),
+                stat: found.stat,
+                content: found.content,
+            }],
+            replaces: true,
+        };
+        let crash_points = CrashPoints::default();
+        let leads = HashMap::from([(found.content, lead)]);
+        let mut linker = Linker::new(layer, &farm, leads, &crash_points);
+        linker.object(&work).unwrap();
+        assert_eq!(layer.entries().unwrap().len(), 1, "a scratch name is left");
+        linker.linked
+    }
+
+    #[test]
+    fn a_leader_that_was_replaced_meanwhile_leads_nobody() {
+        let top = tempfile::tempdir().unwrap();
+        assert_eq!(linked(top.path(), |_| ()).files, 1);
+        let others: [fn(&Path); 3] = [
+            // The number of a file that is gone may be given to the next one.
+            |leader| {
+                remove_file(leader).unwrap();
+                put(leader, "another length");
+            },
+            |leader| {
+                rename(leader, leader.with_extension("old")).unwrap();
+                put(leader, "another");
+            },
+            // As a whiteout is no regular file.
+            |leader| {
+                remove_file(leader).unwrap();
+                drop(std::os::unix::net::UnixListener::bind(leader).unwrap());
+            },
+        ];
+        for replace in others {
+            let top = tempfile::tempdir().unwrap();
+            let linked = linked(top.path(), replace);
+            assert_eq!((linked.files, linked.skipped.changed), (0, 1));
+            assert_eq!(linked.unfinished.len(), 1);
+            assert_eq!(read(top.path().join(OBJECT)).unwrap(), b"content");
         }
     }
 }
