@@ -18,7 +18,8 @@ pub(crate) fn register(suite: &mut Suite) {
         suite,
         [],
         a_collector_hears_of_a_root_again_when_the_link_is_there,
-        a_root_that_came_too_late_is_none
+        a_root_that_came_too_late_is_none,
+        a_root_that_came_too_late_leaves_the_one_before
     );
 }
 
@@ -118,9 +119,25 @@ fn a_collector_hears_of_a_root_again_when_the_link_is_there() -> Result<()> {
 }
 
 fn a_root_that_came_too_late_is_none() -> Result<()> {
+    come_too_late(None)
+}
+
+fn a_root_that_came_too_late_leaves_the_one_before() -> Result<()> {
+    come_too_late(Some("before"))
+}
+
+/// Adds a root while a collector is at work that has decided already; the link leads to an object of the name `before` then,
+/// if there is one.
+fn come_too_late(before: Option<&str>) -> Result<()> {
     let layers = Layers::new()?;
     let path = layers.add_below("object", "object\n", &[])?;
     let link = layers.join("result");
+    let before = before
+        .map(|name| layers.add_below(name, "before\n", &[]))
+        .transpose()?;
+    if let Some(before) = &before {
+        layers.below()?.arg("add-root").arg(&link).arg(before).succeed()?;
+    }
     let collector = Collector::begin(&layers)?;
     let adding = layers.below()?.arg("add-root").arg(&link).arg(&path).start()?;
     let mut client = collector.accept()?;
@@ -136,6 +153,7 @@ fn a_root_that_came_too_late_is_none() -> Result<()> {
         added.code() == Some(1) && added.errors().contains("is not valid"),
         "{added}"
     );
-    ensure!(fs::symlink_metadata(&link).is_err(), "the link was left");
+    let left = fs::read_link(&link).ok();
+    ensure!(left == before.map(Into::into), "the link leads to {left:?}");
     Ok(())
 }

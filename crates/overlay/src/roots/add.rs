@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! New roots: a link of the user into the store, and a link in `gcroots/auto` to that one.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::BorrowedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, RenameFlags};
@@ -19,7 +19,8 @@ use crate::state_dir::{Directory, StateDir, describe_type};
 /// Where a root may be made.
 const ACCEPTED: &str = "a new name, or a symbolic link into the store to replace; choose another name";
 
-/// Makes `link` a symbolic link to the object `path`, and registers it as a root. Returns the link in `gcroots/auto`.
+/// Makes `link` a symbolic link to the object `path`, and registers it as a root. Returns what the link led to before, if
+/// it was there.
 ///
 /// The object must be protected by a temporary root, or a collector could remove it before the link is there. Missing
 /// parent directories are made. Removing the user's link later is enough to end the root. `physical` are the
@@ -40,7 +41,7 @@ pub(crate) fn add_root(
     physical: &[&Path],
     link: &Path,
     path: &StorePath,
-) -> Result<PathBuf> {
+) -> Result<Option<OsString>> {
     let auto = state.create_auto_roots()?;
     let refused = |found: &str| Error::RootRefused {
         link: link.to_owned(),
@@ -72,7 +73,7 @@ pub(crate) fn add_root(
     }
     fs::create_dir_all(parent).map_err(|error| Error::io("create the directory", parent, error))?;
     let parent = Directory::open(parent)?;
-    replace(&parent, name, store_dir.join(path).as_ref(), |text| {
+    let before = replace(&parent, name, store_dir.join(path).as_ref(), |text| {
         if text.starts_with(b"/") && link::is_in_store(store_dir, &link::canonical(text)) {
             return Ok(());
         }
@@ -85,7 +86,7 @@ pub(crate) fn add_root(
     replace(&auto, name.as_ref(), link.as_os_str(), |_| Ok(()))?;
     sync(&parent)?;
     sync(&auto)?;
-    Ok(auto.path().join(name))
+    Ok(before)
 }
 
 /// Registers `link`, an absolute path, as a root, whatever is or will be there.
@@ -118,14 +119,23 @@ fn sync(directory: &Directory) -> Result<()> {
     rustix::fs::fsync(directory.fd()).map_err(|source| Error::io("sync", directory.path(), source))
 }
 
-/// Removes a link that was made just now, unless it leads elsewhere by now. The other link, to this one, is stale then, and
-/// removed by the next collection.
-pub(crate) fn remove_root(store_dir: &StoreDir, link: &Path, path: &StorePath) {
-    if !fs::read_link(link).is_ok_and(|target| target == Path::new(&store_dir.join(path))) {
+/// Takes back a link that was made just now, unless it leads elsewhere by now: it leads again to what it led to `before`, or
+/// is removed. The other link, to this one, is stale then, and removed by the next collection.
+pub(crate) fn take_back_root(store_dir: &StoreDir, link: &Path, path: &StorePath, before: Option<&OsStr>) {
+    let made = store_dir.join(path);
+    if before == Some(OsStr::new(&made))
+        || !fs::read_link(link).is_ok_and(|target| target == Path::new(&made))
+    {
         return;
     }
-    if let Err(error) = fs::remove_file(link) {
-        tracing::warn!(link = %link.display(), %error, "a link that keeps nothing stays behind");
+    let taken_back = match (before, link.parent(), link.file_name()) {
+        (Some(before), Some(parent), Some(name)) => Directory::open(parent)
+            .and_then(|parent| replace(&parent, name, before, |_| Ok(())).and_then(|_| sync(&parent))),
+        _ => fs::remove_file(link).map_err(|source| Error::io("remove the link", link, source)),
+    };
+    if let Err(error) = taken_back {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(link = %link.display(), error, "a link that keeps nothing stays behind");
     }
 }
 
@@ -144,22 +154,30 @@ fn existing_ancestor(directory: &Path) -> PathBuf {
 
 /// Makes a symbolic link, or puts it in the place of one of which `may_replace` accepts the text.
 ///
-/// It is made under another name and renamed, so that at every moment either the old or the new link is there.
+/// It is made under another name and renamed, so that at every moment either the old or the new link is there. Returns the
+/// text of the old one.
 fn replace(
     directory: &Directory,
     name: &OsStr,
     text: &OsStr,
     may_replace: impl Fn(&[u8]) -> Result<()>,
-) -> Result<()> {
+) -> Result<Option<OsString>> {
     let path = directory.path().join(name);
     let fail = |error: Errno| Error::io("make the link", &path, error);
     let temporary = make_temporary(directory.fd(), text).map_err(fail)?;
+    let mut before = None;
     let result = loop {
         let flags = match existing(directory.fd(), name).map_err(fail) {
             // Whoever makes something of that name in the meantime keeps it.
-            Ok(Existing::Nothing) => RenameFlags::NOREPLACE,
+            Ok(Existing::Nothing) => {
+                before = None;
+                RenameFlags::NOREPLACE
+            }
             Ok(Existing::Link(text)) => match may_replace(&text) {
-                Ok(()) => RenameFlags::empty(),
+                Ok(()) => {
+                    before = Some(OsString::from_vec(text));
+                    RenameFlags::empty()
+                }
                 Err(error) => break Err(error),
             },
             Ok(Existing::Other(found)) => {
@@ -186,7 +204,7 @@ fn replace(
     {
         tracing::warn!(directory = %directory.path().display(), temporary, %error, "a link stays behind");
     }
-    result
+    result.map(|()| before)
 }
 
 /// Makes a symbolic link under a name that nothing has.
@@ -254,7 +272,7 @@ mod tests {
             self.top.path().join(name)
         }
 
-        fn add(&self, link: &Path, base: &str) -> Result<PathBuf> {
+        fn add(&self, link: &Path, base: &str) -> Result<Option<OsString>> {
             let path = StorePath::from_base_name(base.as_bytes()).unwrap();
             add_root(
                 &self.state,
@@ -292,12 +310,13 @@ mod tests {
     fn a_root_is_two_links_and_a_scan_finds_it() {
         let fixture = Fixture::new();
         let link = fixture.path("home/not/yet/there/result");
-        let auto = fixture
+        let before = fixture
             .add(&fixture.path("home/not/./yet/../yet//there/result"), A)
             .unwrap();
+        assert_eq!(before, None);
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("/nix/store").join(A));
+        let auto = fixture.path("state/gcroots/auto").join(auto_name(&link));
         assert_eq!(fs::read_link(&auto).unwrap(), link);
-        assert_eq!(auto, fixture.path("state/gcroots/auto").join(auto_name(&link)));
         let found = permanent::scan(&fixture.state, &StoreDir::default(), Stale::Report).unwrap();
         assert_eq!(found.roots.len(), 1);
         assert_eq!(
@@ -319,6 +338,34 @@ mod tests {
             fs::read_dir(fixture.path("state/gcroots/auto")).unwrap().count(),
             1
         );
+    }
+
+    #[test]
+    fn a_root_that_is_taken_back_leads_to_what_it_led_to_before() {
+        let fixture = Fixture::new();
+        let dir = StoreDir::default();
+        let link = fixture.path("home/result");
+        let target = || fs::read_link(&link).ok();
+        let [a, b] = [A, B].map(|base| StorePath::from_base_name(base.as_bytes()).unwrap());
+        let text = |path: &StorePath| Some(PathBuf::from(dir.join(path)));
+
+        let before = fixture.add(&link, A).unwrap();
+        take_back_root(&dir, &link, &a, before.as_deref());
+        assert_eq!(target(), None, "there was none before");
+
+        fixture.add(&link, A).unwrap();
+        let before = fixture.add(&link, B).unwrap();
+        take_back_root(&dir, &link, &b, before.as_deref());
+        assert_eq!(target(), text(&a));
+
+        let before = fixture.add(&link, A).unwrap();
+        take_back_root(&dir, &link, &a, before.as_deref());
+        assert_eq!(target(), text(&a), "it was that root before");
+
+        let before = fixture.add(&link, A).unwrap();
+        fixture.add(&link, B).unwrap();
+        take_back_root(&dir, &link, &a, before.as_deref());
+        assert_eq!(target(), text(&b), "somebody else's by now");
     }
 
     #[test]

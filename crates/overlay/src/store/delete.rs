@@ -244,7 +244,7 @@ impl Store {
     ///
     /// # Errors
     /// A path that is not valid; a link that is relative, in the store, or would replace something else than a link
-    /// into the store. If a collector was quicker than the link, that is removed again.
+    /// into the store. If a collector was quicker than the link, that is removed again, or leads to what it led to before.
     ///
     /// # Deviation
     /// Nix does not look again when the link is there: its own collector may have looked for links before, and for
@@ -253,7 +253,7 @@ impl Store {
         let paths = std::slice::from_ref(path);
         self.add_temp_roots(paths)?;
         self.require_valid(path)?;
-        roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path)?;
+        let before = roots::add::add_root(&self.state, self.dir(), &self.physical(), link, path)?;
         let kept = self
             .temp_roots
             .roots
@@ -262,7 +262,7 @@ impl Store {
             })
             .and_then(|()| self.require_valid(path));
         if kept.is_err() {
-            roots::add::remove_root(self.dir(), link, path);
+            roots::add::take_back_root(self.dir(), link, path, before.as_deref());
         }
         kept
     }
