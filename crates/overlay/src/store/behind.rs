@@ -38,15 +38,17 @@ impl Store {
         Ok(removal)
     }
 
-    /// Removes whiteouts, so that what lies below shows again, and does `more` under the same intent.
+    /// Removes whiteouts, so that what lies below shows again, and does `more` under the same intent. Returns those that
+    /// were still whiteouts: where somebody has put an object since they were found, that stays.
     pub(super) fn uncover(
         &self,
         journal: &mut Journal,
-        hidden: &[StorePath],
+        hidden: Vec<StorePath>,
         more: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<StorePath>> {
         let below = self.overlay()?;
         let trash = Trash::locate(&self.state, &below.upper)?;
+        let hidden = self.whiteouts_of(hidden)?;
         let moves: Vec<Moved> = hidden
             .iter()
             .map(|path| Moved {
@@ -71,7 +73,21 @@ impl Store {
                 tracing::debug!(%error, "a removed whiteout stays in the trash");
             }
         }
-        Ok(())
+        Ok(hidden)
+    }
+
+    /// Those of the paths over which there is a whiteout now.
+    fn whiteouts_of(&self, mut paths: Vec<StorePath>) -> Result<Vec<StorePath>> {
+        let upper = &self.overlay()?.upper;
+        let mut failure = None;
+        paths.retain(|path| match upper.entry(OsStr::new(path.base_name())) {
+            Ok(entry) => entry == Entry::Whiteout,
+            Err(error) => {
+                failure.get_or_insert(error);
+                false
+            }
+        });
+        failure.map_or(Ok(paths), Err)
     }
 
     /// Removes whiteouts of the upper layer, so that what lies below under these names shows again.
@@ -80,23 +96,18 @@ impl Store {
     /// enough for what touches nothing but these whiteouts.
     pub(super) fn unhide(&self, paths: &[StorePath]) -> Result<()> {
         let Some(below) = &self.below else { return Ok(()) };
-        let mut hidden = Vec::new();
-        for path in paths {
-            if below.upper.entry(OsStr::new(path.base_name()))? == Entry::Whiteout {
-                hidden.push(path.clone());
-            }
-        }
+        let hidden = self.whiteouts_of(paths.to_vec())?;
         if hidden.is_empty() {
             return Ok(());
         }
         let own = self.state.create_own()?;
         let (mut journal, state) = Journal::open(own.path(), self.options.wait())?;
         if state == State::Idle {
-            return self.uncover(&mut journal, &hidden, || Ok(()));
+            return self.uncover(&mut journal, hidden, || Ok(())).map(drop);
         }
         // Something was interrupted that could not be finished when the store was opened. What it says must stay, and
         // nearly always it owes a remount as well.
-        for path in hidden {
+        for path in self.whiteouts_of(hidden)? {
             let name = path.base_name();
             fs::unlinkat(below.upper.fd(), name, AtFlags::empty()).map_err(|source| {
                 Error::io("remove a whiteout from", below.upper.path().join(name), source)

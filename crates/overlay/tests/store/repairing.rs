@@ -43,6 +43,10 @@ pub(crate) const TRIALS: &[Named] = &[
         an_overlay_store_is_a_source_too,
     ),
     (
+        "repairing::what_took_the_place_of_a_whiteout_stays",
+        what_took_the_place_of_a_whiteout_stays,
+    ),
+    (
         "repairing::a_local_store_is_repaired_in_place",
         a_local_store_is_repaired_in_place,
     ),
@@ -104,6 +108,29 @@ pub(crate) fn layered() -> (Stage, Good, [StorePath; 4]) {
 pub(crate) fn spoil(path: &std::path::Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, "spoilt").unwrap();
+}
+
+/// A verification may be long ago when its report is acted on.
+fn what_took_the_place_of_a_whiteout_stays() {
+    let mut path = None;
+    let stage = Stage::over(|lower| path = Some(add_tree(lower, "library", FILES)));
+    let path = path.unwrap();
+    fs::remove_dir_all(stage.merged_dir().join(path.base_name())).unwrap();
+    let mut store = stage.open();
+    let report = thorough(&mut store);
+    assert!(
+        matches!(&report.faults[..], [superpose_overlay::Fault::Hidden { .. }]),
+        "{report:?}"
+    );
+    fs::remove_file(stage.upper_dir().join(path.base_name())).unwrap();
+    lay_above(&stage, &path, FILES);
+    let repaired = store.repair(&report, None).unwrap();
+    assert!(repaired.uncovered.is_empty(), "{repaired:?}");
+    assert_eq!(stage.upper_names(), [path.base_name()]);
+    assert_eq!(
+        fs::read_to_string(stage.upper_dir().join(path.base_name()).join("d/b")).unwrap(),
+        "2"
+    );
 }
 
 pub(crate) fn mend(store: &mut Store, good: &Good) -> Repaired {

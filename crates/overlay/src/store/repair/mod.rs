@@ -176,14 +176,13 @@ impl Store {
         }
         self.options.watch.go_on()?;
         let _lock = self.collector_lock()?;
-        let hidden: Vec<StorePath> = hidden.into_iter().collect();
         if self.below.is_some() {
             let mut journal = self.idle_journal()?;
-            self.uncover(&mut journal, &hidden, || self.unlink_links(&links))?;
+            let hidden = hidden.into_iter().collect();
+            repaired.uncovered = self.uncover(&mut journal, hidden, || self.unlink_links(&links))?;
         } else {
             self.unlink_links(&links)?;
         }
-        repaired.uncovered = hidden;
         repaired.links = links.into_iter().collect();
         Ok(())
     }
