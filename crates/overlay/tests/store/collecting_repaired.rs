@@ -3,7 +3,8 @@
 
 use std::fs;
 
-use superpose_overlay::CollectOptions;
+use superpose_overlay::store_path::StorePath;
+use superpose_overlay::{CollectOptions, LockWait};
 
 use crate::comparing::lay_above;
 use crate::namespace::Named;
@@ -16,13 +17,17 @@ pub(crate) const TRIALS: &[Named] = &[
         a_repaired_object_that_a_root_below_needs_stays,
     ),
     (
+        "collecting_repaired::a_repaired_object_that_is_in_use_from_below_stays",
+        a_repaired_object_that_is_in_use_from_below_stays,
+    ),
+    (
         "collecting_repaired::an_equal_copy_goes_whoever_needs_it",
         an_equal_copy_goes_whoever_needs_it,
     ),
 ];
 
-/// The object is bad below and good above; what needs it is only below, so that no row above refers to it.
-fn a_repaired_object_that_a_root_below_needs_stays() {
+/// An object that is bad below and good above, and what needs it, which is only below, so that no row above refers to it.
+fn repaired() -> (Stage, StorePath, StorePath) {
     let good = Good::with(|store| drop(add_tree(store, "library", FILES)));
     let mut made = None;
     let stage = Stage::over(|lower| {
@@ -32,12 +37,19 @@ fn a_repaired_object_that_a_root_below_needs_stays() {
     });
     let (library, user) = made.unwrap();
     spoil(&stage.lower_dir().join(library.base_name()).join("d/b"));
-    let below = stage.lower_tree();
     let mut store = stage.open();
     store.ensure(std::slice::from_ref(&library)).unwrap();
     assert_eq!(mend(&mut store, &good).objects, std::slice::from_ref(&library));
-    store.add_root(&stage.path("result"), &user).unwrap();
     // Temporary roots go with the store that was opened.
+    drop(store);
+    (stage, library, user)
+}
+
+fn a_repaired_object_that_a_root_below_needs_stays() {
+    let (stage, library, user) = repaired();
+    let below = stage.lower_tree();
+    let store = stage.open();
+    store.add_root(&stage.path("result"), &user).unwrap();
     drop(store);
     let file = stage.merged_dir().join(library.base_name()).join("d/b");
     for _ in 0..2 {
@@ -53,6 +65,20 @@ fn a_repaired_object_that_a_root_below_needs_stays() {
     assert_eq!(collected.deleted, [library]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "spoilt");
     assert_eq!(stage.lower_tree(), below);
+}
+
+fn a_repaired_object_that_is_in_use_from_below_stays() {
+    let (stage, library, user) = repaired();
+    let user_of_both = stage.open().new_protection();
+    user_of_both.add(&[user], LockWait::Forever).unwrap();
+    let file = stage.merged_dir().join(library.base_name()).join("d/b");
+    let collected = stage.open().collect(&CollectOptions::default()).unwrap();
+    assert!(collected.deleted.is_empty(), "{collected:?}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "2");
+    drop(user_of_both);
+    let collected = stage.open().collect(&CollectOptions::default()).unwrap();
+    assert_eq!(collected.deleted, [library]);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "spoilt");
 }
 
 fn an_equal_copy_goes_whoever_needs_it() {

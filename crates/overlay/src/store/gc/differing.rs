@@ -35,12 +35,8 @@ impl Store {
         kept: &mut Kept,
     ) -> Result<()> {
         let Some(below) = &self.below else { return Ok(()) };
-        let outside: Vec<StorePath> = kept
-            .lasting
-            .iter()
-            .filter(|path| graph.node(path).is_none())
-            .cloned()
-            .collect();
+        let roots = kept.lasting.union(&kept.in_use);
+        let outside: Vec<StorePath> = roots.filter(|path| graph.node(path).is_none()).cloned().collect();
         if outside.is_empty() {
             return Ok(());
         }

@@ -23,7 +23,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use superpose_metadata::LivenessGraph;
+use superpose_metadata::{LivenessGraph, MetadataSource};
 use superpose_store_path::{HashPart, StorePath};
 
 use self::judge::{Judge, Keeping};
@@ -112,6 +112,8 @@ struct Kept {
     lasting: HashSet<StorePath>,
     /// The hash parts of temporary roots.
     temporary: HashSet<HashPart>,
+    /// The paths of temporary roots, those of which nothing but the hash part is heard only as far as they lead below.
+    in_use: HashSet<StorePath>,
 }
 
 impl Kept {
@@ -174,10 +176,14 @@ impl Store {
         let idle = IdleJunk::of(self.real.fd(), &contents.junk);
         let mut known = 0;
         let selected = loop {
-            for part in listener.heard_since(known) {
+            let heard = listener.heard_since(known);
+            known += heard.len();
+            for &part in &heard {
                 judge.keep_all_with(part);
                 kept.temporary.insert(part);
-                known += 1;
+            }
+            if self.leads_below(&graph, &heard, kept)? {
+                self.keep_differing(&graph, &mut judge, &contents, kept)?;
             }
             self.options.watch.go_on()?;
             let dead = Dead::of(&judge, &contents, kept, &idle);
@@ -255,11 +261,31 @@ impl Store {
         // looked for first, both could miss him.
         let temporary = temp_roots::scan(&self.state, self.dir(), stale)?;
         let lasting = roots::lasting::find(&self.state, &self.metadata(), &self.physical(), stale)?;
-        let temporary = temporary.roots.iter().map(|root| root.path.hash_part());
+        let in_use: HashSet<StorePath> = temporary.roots.into_iter().map(|root| root.path).collect();
         Ok(Kept {
             lasting: lasting.into_iter().map(|root| root.path).collect(),
-            temporary: temporary.collect(),
+            temporary: in_use.iter().map(StorePath::hash_part).collect(),
+            in_use,
         })
+    }
+
+    /// Looks for the temporary roots that were heard among what is only known below, and says whether any of them is.
+    fn leads_below(&self, graph: &LivenessGraph, heard: &[HashPart], kept: &mut Kept) -> Result<bool> {
+        let Some(below) = &self.below else {
+            return Ok(false);
+        };
+        let unknown: Vec<HashPart> = heard
+            .iter()
+            .copied()
+            .filter(|&part| graph.nodes_with(part).next().is_none())
+            .collect();
+        if unknown.is_empty() {
+            return Ok(false);
+        }
+        let before = kept.in_use.len();
+        let found = below.lower.path_from_hash_part(&unknown)?;
+        kept.in_use.extend(found.into_iter().flatten());
+        Ok(kept.in_use.len() > before)
     }
 
     /// The paths of nodes; `None` for those whose rows are gone meanwhile.
