@@ -16,27 +16,24 @@ use super::scenario::{Scenario, Stage};
 use super::{Args, Job};
 use crate::test::Tally;
 
-/// Guests beside each other.
+/// Scenarios beside each other: most have one guest at a time, which keeps one processor busy.
 const WORKERS: usize = 2;
 
-/// Runs all jobs: those that take the whole machine one by one, then the others beside each other.
+/// Runs all jobs, in their order.
 pub(crate) fn run(room: &Room, kernels: &[Kernel], jobs: &[Job], args: &Args) -> Report {
-    let (alone, shared): (Vec<Job>, Vec<Job>) = jobs.iter().partition(|(scenario, _)| scenario.is_alone);
     let rows = Mutex::new(Vec::new());
-    for (jobs, workers) in [(alone, 1), (shared, WORKERS)] {
-        let waiting = Mutex::new(jobs.into_iter());
-        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-        thread::scope(|scope| {
-            for _ in 0..workers {
-                scope.spawn(|| {
-                    while let Some((scenario, release)) = next() {
-                        let row = job(room, kernels, scenario, release, args);
-                        rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
-                    }
-                });
-            }
-        });
-    }
+    let waiting = Mutex::new(jobs.iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(&(scenario, release)) = next() {
+                    let row = job(room, kernels, scenario, release, args);
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push(row);
+                }
+            });
+        }
+    });
     let mut rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
     rows.sort_by_key(|row| {
         jobs.iter().position(|(scenario, release)| {

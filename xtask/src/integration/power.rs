@@ -18,8 +18,8 @@ use super::write_log::ACKNOWLEDGED_BLOCK;
 /// Steps of a workload.
 pub(crate) const STEPS: u64 = 40;
 
-/// More disks than this are judged by several guests; the emulator's machine has room for some more.
-pub(crate) const DISKS_PER_GUEST: usize = 12;
+/// More disks than this are judged by several guests: the emulator's machine has room for few more.
+pub(crate) const DISKS_PER_GUEST: usize = 24;
 
 const LOWER_MEBIBYTES: u64 = 16;
 /// What a workload takes that has the machine for itself.

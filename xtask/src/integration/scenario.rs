@@ -22,8 +22,6 @@ pub(crate) struct Scenario {
     pub(crate) kernels: &'static [Release],
     /// Whether it is part of a quick run, which has one kernel.
     pub(crate) is_quick: bool,
-    /// Whether it takes both processors for itself.
-    pub(crate) is_alone: bool,
     pub(crate) run: fn(&Stage<'_>) -> Result<Tally>,
 }
 
@@ -76,8 +74,8 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// All of them, in the order in which they start: first those that take both processors, then what is long, so that at the
-/// end no processor waits for the other for long.
+/// All of them, in the order in which they start: first what is long, so that at the end no processor waits for the other for
+/// long.
 pub(crate) const SCENARIOS: [Scenario; 8] = [
     power_cut_replay::SCENARIO,
     power_cut_kill::SCENARIO,

@@ -19,7 +19,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "an upper layer on xfs, in memory, and where bytes or inodes run out in the middle of the work",
     kernels: &Release::ALL,
     is_quick: false,
-    is_alone: false,
     run,
 };
 

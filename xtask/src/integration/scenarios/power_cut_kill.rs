@@ -22,7 +22,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "machines killed at random moments of a workload",
     kernels: &Release::ALL,
     is_quick: false,
-    is_alone: true,
     run,
 };
 

@@ -22,7 +22,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "power cuts at and between flushes, from a log of all writes",
     kernels: &[Release::Trixie],
     is_quick: true,
-    is_alone: true,
     run,
 };
 

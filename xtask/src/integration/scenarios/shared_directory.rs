@@ -24,7 +24,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "the same over 9p and virtiofs, with a host's directory, and its metadata from a `superpose serve --read-only` there",
     kernels: &Release::ALL,
     is_quick: false,
-    is_alone: false,
     run,
 };
 

@@ -22,7 +22,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "several machines at once over one lower store in an erofs or squashfs, which is then replaced by a grown one",
     kernels: &Release::ALL,
     is_quick: true,
-    is_alone: false,
     run,
 };
 

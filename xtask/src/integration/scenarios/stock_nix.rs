@@ -15,7 +15,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "turns with stock Nix on one store, stock clients of a served one, delegated builds",
     kernels: &Release::ALL,
     is_quick: true,
-    is_alone: false,
     run,
 };
 

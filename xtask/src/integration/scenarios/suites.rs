@@ -17,7 +17,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "the black-box suites host, root and stock, as root and as an ordinary user; stores on real mounts",
     kernels: &Release::ALL,
     is_quick: false,
-    is_alone: false,
     run,
 };
 

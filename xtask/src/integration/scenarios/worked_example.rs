@@ -16,7 +16,6 @@ pub(crate) const SCENARIO: Scenario = Scenario {
     about: "mounts by hand and by the program, wrong mounts, remounts under users, without root",
     kernels: &Release::ALL,
     is_quick: true,
-    is_alone: false,
     run,
 };
 
