@@ -98,7 +98,7 @@ pub use frame::{
     read_until_end,
 };
 pub use handshake::{ClientOffer, ServerOffer, Session, Trust, accept, admit, connect, refuse};
-pub use limits::Limits;
+pub use limits::{Limits, MAX_SIGNATURES};
 pub use operation::Operation;
 pub use plain::plain;
 pub use reply::{

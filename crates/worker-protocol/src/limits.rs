@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How much of a peer's talk this side is willing to take.
 
+/// Most signatures of one path that a server takes, each time and altogether. Real paths have a handful, and each one more
+/// is read and told whenever somebody asks about the path.
+pub const MAX_SIGNATURES: usize = 1024;
+
 /// Bounds on what is read. Each length is compared with its bound before anything is allocated, and memory grows with
 /// what has arrived, not with what was announced.
 ///
@@ -15,6 +19,8 @@ pub struct Limits {
     pub content: usize,
     /// Elements of a list, set or map.
     pub elements: usize,
+    /// Signatures of one path or realisation.
+    pub signatures: usize,
     /// Bytes of one message altogether: of a request, a reply, or a log frame.
     pub message: u64,
 }
@@ -29,11 +35,14 @@ impl Limits {
             text: 1 << 20,
             content: 32 << 20,
             elements: 1 << 20,
+            signatures: MAX_SIGNATURES,
             message: 64 << 20,
         }
     }
 
-    /// For the replies of a daemon that this side chose: all paths of a store of ten million objects pass.
+    /// For the replies of a daemon that this side chose: all paths of a store of ten million objects pass. So does a path with
+    /// more signatures than a server here takes: any user of a stock daemon can add them, and would else keep others from
+    /// asking about the path.
     #[must_use]
     pub const fn for_replies() -> Self {
         Self {
@@ -41,6 +50,7 @@ impl Limits {
             text: 16 << 20,
             content: 32 << 20,
             elements: 1 << 24,
+            signatures: 1 << 16,
             message: 2 << 30,
         }
     }

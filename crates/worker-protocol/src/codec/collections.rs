@@ -14,9 +14,18 @@ use crate::error::Result;
 pub(crate) fn read_list<R: Read, T>(
     input: &mut WireReader<R>,
     what: &'static str,
-    mut element: impl FnMut(&mut WireReader<R>) -> Result<T>,
+    element: impl FnMut(&mut WireReader<R>) -> Result<T>,
 ) -> Result<Vec<T>> {
     let count = input.count(what)?;
+    read_elements(input, count, element)
+}
+
+/// Reads the elements of a list whose count was read. Its memory grows with the elements that arrive.
+pub(crate) fn read_elements<R: Read, T>(
+    input: &mut WireReader<R>,
+    count: usize,
+    mut element: impl FnMut(&mut WireReader<R>) -> Result<T>,
+) -> Result<Vec<T>> {
     let mut list = Vec::new();
     for _ in 0..count {
         list.push(element(input)?);

@@ -5,7 +5,9 @@ mod collections;
 mod reader;
 mod writer;
 
-pub(crate) use collections::{read_list, read_map, read_paths, write_list, write_map, write_paths};
+pub(crate) use collections::{
+    read_elements, read_list, read_map, read_paths, write_list, write_map, write_paths,
+};
 pub use reader::WireReader;
 pub(crate) use reader::{bad_value, failed};
 pub use writer::WireWriter;

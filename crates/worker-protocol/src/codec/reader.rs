@@ -143,7 +143,11 @@ impl<R: Read> WireReader<R> {
     /// # Errors
     /// As [`WireReader::number`]; if it is too high.
     pub fn count(&mut self, what: &'static str) -> Result<usize> {
-        let limit = self.limits.elements;
+        self.count_up_to(what, self.limits.elements)
+    }
+
+    /// Reads a count of at most `limit`.
+    pub(crate) fn count_up_to(&mut self, what: &'static str, limit: usize) -> Result<usize> {
         let found = self.number(what)?;
         match usize::try_from(found) {
             Ok(count) if count <= limit => Ok(count),

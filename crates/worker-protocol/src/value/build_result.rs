@@ -240,7 +240,7 @@ fn read_output<R: Read>(input: &mut WireReader<R>, dialect: &Dialect) -> Result<
     }
     let (hash, name) = parse_id(input.word("the id of a built output")?)?;
     let text = input.string("a built output", json::MAX_LEN)?;
-    let (_, UnkeyedRealisation { path, signatures }, _) = parse_json(&text)?;
+    let (_, UnkeyedRealisation { path, signatures }, _) = parse_json(&text, input.limits().signatures)?;
     let is_known = hash.digest().iter().any(|&byte| byte != 0);
     Ok((
         name,

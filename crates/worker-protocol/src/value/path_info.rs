@@ -6,9 +6,12 @@ use std::io::{Read, Write};
 
 use superpose_store_path::{ContentAddress, Hash, HashAlgorithm, HashEncoding, Signature, StorePath};
 
-use crate::codec::{WireReader, WireWriter, bad_value, read_list, read_paths, write_list, write_paths};
+use crate::codec::{WireReader, WireWriter, bad_value, read_elements, read_paths, write_list, write_paths};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
+
+/// What errors call them.
+pub(super) const SIGNATURES: &str = "the signatures";
 
 /// What is known of a valid path, without the path.
 ///
@@ -154,8 +157,11 @@ fn read_nar_hash<R: Read>(input: &mut WireReader<R>) -> Result<Hash> {
     }
 }
 
+/// Of one path or realisation.
 pub(crate) fn read_signatures<R: Read>(input: &mut WireReader<R>) -> Result<BTreeSet<Signature>> {
-    let list = read_list(input, "the signatures", |input| {
+    let limit = input.limits().signatures;
+    let count = input.count_up_to(SIGNATURES, limit)?;
+    let list = read_elements(input, count, |input| {
         input.parsed("a signature", Signature::parse_lenient)
     })?;
     Ok(list.into_iter().collect())

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use superpose_store_path::{Hash, HashEncoding, Name, Signature, StorePath};
 
 use super::json::{self, Json};
-use super::path_info::{read_signatures, write_signatures};
+use super::path_info::{SIGNATURES, read_signatures, write_signatures};
 use crate::codec::{WireReader, WireWriter, bad_value, read_list, write_list};
 use crate::dialect::Dialect;
 use crate::error::{Error, Result};
@@ -126,7 +126,7 @@ impl Realisation {
             });
         }
         let text = input.string(TEXT, json::MAX_LEN)?;
-        let (id, value, dependencies) = parse_json(&text)?;
+        let (id, value, dependencies) = parse_json(&text, input.limits().signatures)?;
         let id = id.ok_or_else(|| bad_value(TEXT, "the key `id`", &text))?;
         let (hash, output) = parse_id(id.as_bytes())?;
         Ok(Self {
@@ -265,8 +265,9 @@ pub(super) fn render_json(
 
 type JsonRealisation = (Option<String>, UnkeyedRealisation, BTreeMap<String, StorePath>);
 
-/// Parses the JSON text. Only `outPath` has to be there: newer servers leave out the rest for older clients.
-pub(super) fn parse_json(text: &[u8]) -> Result<JsonRealisation> {
+/// Parses the JSON text, with so many signatures at most. Only `outPath` has to be there: newer servers leave out the rest for
+/// older clients.
+pub(super) fn parse_json(text: &[u8], most_signatures: usize) -> Result<JsonRealisation> {
     let wrong = |expected| bad_value(TEXT, expected, text);
     let malformed = |source| Error::Malformed { what: TEXT, source };
     let value = Json::parse(text).ok_or_else(|| wrong("a JSON text"))?;
@@ -278,6 +279,13 @@ pub(super) fn parse_json(text: &[u8]) -> Result<JsonRealisation> {
     };
     match value.get("signatures") {
         None => {}
+        Some(Json::Array(signatures)) if signatures.len() > most_signatures => {
+            return Err(Error::TooLong {
+                what: SIGNATURES,
+                limit: most_signatures as u64,
+                found: signatures.len() as u64,
+            });
+        }
         Some(Json::Array(signatures)) => {
             for signature in signatures {
                 let signature = signature.as_str().ok_or_else(|| wrong("strings as signatures"))?;

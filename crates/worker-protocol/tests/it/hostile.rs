@@ -23,6 +23,7 @@ const NARROW: Limits = Limits {
     text: 100_000,
     content: 200_000,
     elements: 1000,
+    signatures: 10,
     message: 400_000,
 };
 
