@@ -15,6 +15,10 @@ const WHAT: &str = "a derived path";
 /// nothing but `!` would decide the depth of the stack.
 const MAX_NESTING: usize = 16;
 
+/// Most outputs that one target may name. Real derivations have a handful; a text of nothing but commas and letters would else
+/// become half a million names.
+const MAX_OUTPUTS: usize = 1024;
+
 /// What can be asked to be built or substituted. On the wire a text: a store path, or `<derivation>!<outputs>`, which
 /// splits at the last `!`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,7 +62,8 @@ impl DerivedPath {
     /// Parses the text of 1.30 and later.
     ///
     /// # Errors
-    /// If a path is not one of the dialect's store directory, an output's name is not one, or the nesting is too deep.
+    /// If a path is not one of the dialect's store directory, an output's name is not one, the nesting is too deep, or it
+    /// names more than 1024 outputs.
     pub fn parse(text: &[u8], dialect: &Dialect) -> Result<Self> {
         let Some((drv, outputs)) = split(text) else {
             return Ok(Self::Opaque(parse_path(text, dialect)?));
@@ -182,6 +187,14 @@ impl OutputsSpec {
     fn parse(text: &[u8]) -> Result<Self> {
         if text == b"*" {
             return Ok(Self::All);
+        }
+        let found = 1 + text.iter().filter(|&&byte| byte == b',').count();
+        if found > MAX_OUTPUTS {
+            return Err(Error::TooLong {
+                what: "the list of outputs",
+                limit: MAX_OUTPUTS as u64,
+                found: found as u64,
+            });
         }
         let names: Result<_> = text.split(|&byte| byte == b',').map(parse_output).collect();
         names.map(Self::Names)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How many there may be of what belongs to one path.
+//! How many there may be of what belongs to one path or one target.
 
 use std::collections::BTreeSet;
 
 use superpose_store_path::{Hash, Name, Signature};
 use superpose_worker_protocol::{
-    AddFlags, Dialect, DrvOutput, Error, Feature, Limits, Realisation, Request, UnkeyedRealisation,
-    UnkeyedValidPathInfo, ValidPathInfo, WireReader,
+    AddFlags, DerivedPath, Dialect, DrvOutput, Error, Feature, Limits, Realisation, Request,
+    UnkeyedRealisation, UnkeyedValidPathInfo, ValidPathInfo, WireReader,
 };
 
 use crate::sources::{Counting, path, reader, with, written};
@@ -79,4 +79,27 @@ fn more_signatures_than_a_path_may_have_are_refused_before_any_is_read() {
         let fine = Request::read(&mut reader(&bytes), dialect).unwrap();
         assert_eq!(fine, Some(request));
     }
+}
+
+#[test]
+fn more_outputs_than_a_derivation_has_are_refused() {
+    let dialect = Dialect::default();
+    let target = |names: usize| {
+        let outputs = vec!["a"; names].join(",");
+        let text = format!("/nix/store/0p6d6far7jx5ky739yfjf0d23nv1bbbm-c.drv!{outputs}");
+        DerivedPath::parse(text.as_bytes(), &dialect)
+    };
+    assert!(target(1024).is_ok());
+    let error = target(500_000).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::TooLong {
+                what: "the list of outputs",
+                limit: 1024,
+                found: 500_000
+            }
+        ),
+        "{error}"
+    );
 }
