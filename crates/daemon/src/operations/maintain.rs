@@ -9,7 +9,7 @@ use std::path::Path;
 use superpose_overlay::OptimiseOptions;
 use superpose_overlay::metadata;
 use superpose_overlay::store_path::{HashEncoding, Signature, StorePath};
-use superpose_worker_protocol::{Done, DrvOutput, Operation, Realisation, Reply, RootPath};
+use superpose_worker_protocol::{Done, DrvOutput, MAX_SIGNATURES, Operation, Realisation, Reply, RootPath};
 
 use crate::context::Context;
 use crate::error::Result;
@@ -21,7 +21,8 @@ pub(super) fn optimise(context: &mut Context) -> Result<Reply> {
 }
 
 /// # Security
-/// As in Nix anybody may add signatures: they only count where their key is trusted.
+/// As in Nix anybody may add signatures: they only count where their key is trusted. What anybody may add has a bound, or whoever
+/// asks about the path would have to take them all.
 pub(super) fn sign(
     path: &StorePath,
     signatures: BTreeSet<Signature>,
@@ -29,7 +30,7 @@ pub(super) fn sign(
 ) -> Result<Reply> {
     let signatures: Vec<Signature> = signatures.into_iter().collect();
     let mut store = context.store(Operation::AddSignatures)?;
-    store.add_signatures(path, &signatures)?;
+    store.add_signatures(path, &signatures, MAX_SIGNATURES)?;
     Ok(Reply::Done(Done))
 }
 

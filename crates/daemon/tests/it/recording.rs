@@ -9,12 +9,12 @@ use superpose_overlay::metadata::{
 };
 use superpose_overlay::store_path::{Hash, Name, StoreDir, StorePath};
 use superpose_worker_protocol::{
-    AddFlags, CollectGarbage, Collected, Done, DrvOutput, GcAction, Realisation, RealisationAnswer, Request,
-    RootPath, UnkeyedRealisation,
+    AddFlags, CollectGarbage, Collected, Done, DrvOutput, GcAction, Operation, Realisation,
+    RealisationAnswer, Request, RootPath, UnkeyedRealisation, UnkeyedValidPathInfo, read_reply,
 };
 
 use crate::changing::{VOUCHED, is_valid, message, object, upload};
-use crate::served::{Client, Served, patient, trusting_nobody};
+use crate::served::{Client, Served, patient, signatures, trusting_nobody};
 
 fn realisation(path: &StorePath, output: &str) -> Realisation {
     Realisation {
@@ -71,6 +71,43 @@ fn what_an_output_turned_out_to_be_is_recorded_and_told() {
     assert_eq!(known(&mut client, &first.id), Some(served.paths[0].clone()));
     let unknown = realisation(&served.paths[0], "dev");
     assert_eq!(known(&mut client, &unknown.id), None);
+}
+
+/// Trusted or not: everybody who asks about the path would have to take them all.
+#[test]
+fn a_path_has_so_many_signatures_at_most() {
+    for options in [patient(), trusting_nobody()] {
+        let served = Served::start_with(options);
+        let mut client = served.client();
+        let path = served.paths[0].clone();
+        let sign = |numbers| Request::AddSignatures {
+            path: path.clone(),
+            signatures: signatures(numbers, 80).into_iter().collect(),
+        };
+        assert_eq!(client.ask(sign(0..1000)), Ok(Done));
+        let report = client.fail::<Done>(sign(990..1025));
+        for part in [path.base_name(), "at most 1024", "found 1025"] {
+            assert!(report.contains(part), "{report}");
+        }
+        assert_eq!(client.ask(sign(990..1024)), Ok(Done));
+        let info: Option<UnkeyedValidPathInfo> = client.ask(Request::QueryPathInfo(path.clone())).unwrap();
+        assert_eq!(info.unwrap().signatures.len(), 1024);
+        // More at once are not even read, so that where the next request begins nobody knows.
+        client.out.number(Operation::AddSignatures.number()).unwrap();
+        client.out.store_path(&path, &StoreDir::default()).unwrap();
+        client.out.number(1025).unwrap();
+        client.out.flush().unwrap();
+        let answer = read_reply::<Done, _>(
+            &mut client.input,
+            Operation::AddSignatures,
+            &client.dialect,
+            |_| {},
+        );
+        let report = message(answer.unwrap().unwrap_err());
+        assert!(report.contains("at most 1024, found 1025"), "{report}");
+        assert!(client.is_closed());
+        served.expect_alive();
+    }
 }
 
 #[test]

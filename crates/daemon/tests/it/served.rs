@@ -2,6 +2,7 @@
 //! A small store, served, and clients of it.
 
 use std::io::{BufReader, BufWriter};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use superpose_daemon::{Result, ServeOptions, Server, Socket, StopHandle, UserList};
 use superpose_overlay::store_path::{
-    ContentMethod, Defaults, HashAlgorithm, Name, StorePath, StoreReference,
+    ContentMethod, Defaults, HashAlgorithm, Name, Signature, StorePath, StoreReference,
 };
 use superpose_overlay::{AddOptions, Layout, OpenOptions, Source, Store};
 use superpose_worker_protocol::{
@@ -162,6 +163,14 @@ pub(crate) fn eventually(is_true: impl Fn() -> bool) {
         assert!(begun.elapsed() < LONG, "what was waited for did not come");
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Signatures with these numbers, each of so many bytes or little more.
+pub(crate) fn signatures(numbers: Range<usize>, length: usize) -> Vec<Signature> {
+    let value = "A".repeat(length.next_multiple_of(4));
+    numbers
+        .map(|number| Signature::parse(format!("key-{number:04}:{value}").as_bytes()).unwrap())
+        .collect()
 }
 
 pub(crate) fn layout(top: &Path) -> Layout {

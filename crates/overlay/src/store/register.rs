@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Making paths known to the upper database.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read};
 
 use rustix::fs::{self, Mode, OFlags};
@@ -24,6 +24,26 @@ pub struct Registered {
     pub copied: usize,
 }
 
+/// Signatures that are to be added, by the paths that they are of.
+#[derive(Debug, Default)]
+struct Signing {
+    by_path: BTreeMap<StorePath, Vec<Signature>>,
+    /// How many a path may have then.
+    limit: Option<usize>,
+}
+
+/// A path would have more signatures than whoever adds them is to make it have.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot add signatures to '{path}': expected at most {limit} of them in all, found {found} with the new ones; \
+     none was added"
+)]
+struct TooManySignatures {
+    path: String,
+    limit: usize,
+    found: usize,
+}
+
 impl Store {
     /// Makes the closures of valid paths known to the upper database, in one transaction. Writes nothing when they
     /// are known there.
@@ -38,7 +58,7 @@ impl Store {
             return Ok(Registered::default());
         }
         self.add_temp_roots(paths)?;
-        self.write(paths, &[], &[])
+        self.write(paths, &[], &Signing::default())
     }
 
     /// Records objects as valid, in one transaction for all of them and for what they need from below.
@@ -60,21 +80,21 @@ impl Store {
 
     /// As [`Store::register`]; the caller has protected the references (which must not be done with a path lock held).
     pub(super) fn register_protected(&mut self, infos: &[PathInfo]) -> Result<Registered> {
-        self.write(&[], infos, &[])
+        self.write(&[], infos, &Signing::default())
     }
 
     /// Adds signatures to a valid path, whose closure becomes known to the upper database with that. They are not looked
     /// at: whose signatures count is asked where it matters.
     ///
     /// # Errors
-    /// A path that is valid in no layer; nothing is written then.
-    pub fn add_signatures(&mut self, path: &StorePath, signatures: &[Signature]) -> Result<()> {
+    /// A path that is valid in no layer; one that would have more than `limit` signatures then, unless none of them is new;
+    /// nothing is written then.
+    pub fn add_signatures(&mut self, path: &StorePath, signatures: &[Signature], limit: usize) -> Result<()> {
         self.add_temp_roots(std::slice::from_ref(path))?;
-        let signed: Vec<(StorePath, Signature)> = signatures
-            .iter()
-            .map(|signature| (path.clone(), signature.clone()))
-            .collect();
-        self.write_signatures(std::slice::from_ref(path), &signed)
+        self.write_signatures(&Signing {
+            by_path: BTreeMap::from([(path.clone(), signatures.to_vec())]),
+            limit: Some(limit),
+        })
     }
 
     /// Records which outputs of content-addressed derivations paths turned out to be, all or none of them. The paths become
@@ -102,12 +122,17 @@ impl Store {
 
     /// Adds signatures to valid and protected paths.
     pub(super) fn sign_protected(&mut self, signed: &[(StorePath, Signature)]) -> Result<()> {
-        let paths: Vec<StorePath> = signed.iter().map(|(path, _)| path.clone()).collect();
-        self.write_signatures(&paths, signed)
+        let mut signing = Signing::default();
+        for (path, signature) in signed {
+            let of_path = signing.by_path.entry(path.clone()).or_default();
+            of_path.push(signature.clone());
+        }
+        self.write_signatures(&signing)
     }
 
-    fn write_signatures(&mut self, paths: &[StorePath], signed: &[(StorePath, Signature)]) -> Result<()> {
-        self.write(paths, &[], signed)?;
+    fn write_signatures(&mut self, signing: &Signing) -> Result<()> {
+        let paths: Vec<StorePath> = signing.by_path.keys().cloned().collect();
+        self.write(&paths, &[], signing)?;
         if self.options.durability == Durability::Synced {
             self.database.sync()?;
         }
@@ -116,12 +141,7 @@ impl Store {
 
     /// Writes rows, in one transaction: what is missing above is asked in it too, or a collector could take copied rows
     /// away between the question and the answer.
-    fn write(
-        &mut self,
-        ensured: &[StorePath],
-        infos: &[PathInfo],
-        signed: &[(StorePath, Signature)],
-    ) -> Result<Registered> {
+    fn write(&mut self, ensured: &[StorePath], infos: &[PathInfo], signing: &Signing) -> Result<Registered> {
         let real = &self.real;
         let mut transaction = self.database.begin()?;
         let needed = match &self.below {
@@ -144,8 +164,13 @@ impl Store {
         if !infos.is_empty() {
             transaction.register(infos, &mut |derivation| Ok(read_derivation(real, derivation)?))?;
         }
-        for (path, signature) in signed {
-            transaction.add_signatures(path, std::slice::from_ref(signature))?;
+        for (path, signatures) in &signing.by_path {
+            if let Some(limit) = signing.limit {
+                // In the transaction, or two who add some at once would go beyond it together.
+                require_room(transaction.database(), path, signatures, limit)?;
+            }
+            // All of a path at once: each time its row is read and written whole.
+            transaction.add_signatures(path, signatures)?;
         }
         transaction.commit()?;
         Ok(Registered {
@@ -179,6 +204,23 @@ fn needed_from_below(
             .filter_map(|(path, valid)| valid.then_some(path)),
     );
     Ok(missing)
+}
+
+/// Refuses new signatures of a path that would have more than `limit` with them.
+fn require_room(above: &Database, path: &StorePath, signatures: &[Signature], limit: usize) -> Result<()> {
+    let info = above.path_infos(std::slice::from_ref(path))?.pop().flatten();
+    let known = info.map(|info| info.signatures).unwrap_or_default();
+    let all: HashSet<&Signature> = known.iter().chain(signatures).collect();
+    let found = all.len();
+    if found <= limit.max(known.len()) {
+        return Ok(());
+    }
+    Err(superpose_metadata::Error::caller(TooManySignatures {
+        path: above.store_dir().join(path),
+        limit,
+        found,
+    })
+    .into())
 }
 
 /// Those of `paths` that the upper database does not know, each once.

@@ -46,6 +46,10 @@ pub(crate) const LOCAL_TRIALS: &[Named] = &[
         who_vouches_is_asked_before_anything_is_read,
     ),
     (
+        "uploading::a_path_gets_no_more_signatures_than_it_may_have",
+        a_path_gets_no_more_signatures_than_it_may_have,
+    ),
+    (
         "uploading::contents_of_unknown_length_get_the_path_of_the_file",
         contents_of_unknown_length_get_the_path_of_the_file,
     ),
@@ -203,6 +207,27 @@ fn who_vouches_is_asked_before_anything_is_read() {
     assert!(is_valid(&store.metadata(), &unsigned.path));
 }
 
+fn a_path_gets_no_more_signatures_than_it_may_have() {
+    let (_base, mut store) = elsewhere();
+    let path = add_text(&mut store, "path", "1", &[]);
+    let signatures: Vec<Signature> = (10..16)
+        .map(|number| Signature::parse(format!("key-{number}:AAAA").as_bytes()).unwrap())
+        .collect();
+    store.add_signatures(&path, &signatures[..3], 4).unwrap();
+    let error = store.add_signatures(&path, &signatures[2..5], 4).unwrap_err();
+    let text = error.to_string();
+    for part in [path.base_name(), "at most 4", "found 5"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // None was added, also of those for which there was room.
+    assert_eq!(info(&store.metadata(), &path).signatures, signatures[..3]);
+    store.add_signatures(&path, &signatures[1..4], 4).unwrap();
+    assert_eq!(info(&store.metadata(), &path).signatures, signatures[..4]);
+    // What it has it may be given again, however many they are.
+    store.add_signatures(&path, &signatures[..4], 1).unwrap();
+    store.add_signatures(&path, &signatures[4..], 1).unwrap_err();
+}
+
 /// Bytes without an end that anybody knows; after so many of them it fails, or ends.
 struct Bytes {
     left: usize,
@@ -284,10 +309,10 @@ fn signatures_of_lower_paths_stay_above() {
     let key = key();
     let signature: Signature = key.sign(b"whatever it says");
     store
-        .add_signatures(&below, std::slice::from_ref(&signature))
+        .add_signatures(&below, std::slice::from_ref(&signature), 1)
         .unwrap();
     store
-        .add_signatures(&below, std::slice::from_ref(&signature))
+        .add_signatures(&below, std::slice::from_ref(&signature), 1)
         .unwrap();
     assert_eq!(
         info(&store.metadata(), &below).signatures,
@@ -299,7 +324,7 @@ fn signatures_of_lower_paths_stay_above() {
     );
     assert_eq!(stage.lower_tree(), before);
     let nowhere = StorePath::from_base_name(b"00000000000000000000000000000000-nowhere").unwrap();
-    store.add_signatures(&nowhere, &[signature]).unwrap_err();
+    store.add_signatures(&nowhere, &[signature], 1).unwrap_err();
 }
 
 fn a_store_without_the_table_takes_no_realisations() {
