@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::link::Link;
 use crate::logger::Logger;
-use crate::operations::{self, Answer};
+use crate::operations::{self, Answer, Answers};
 use crate::server::Shared;
 use crate::stream::{self, BUFFER, Incoming, Input, Patience, SharedOut};
 
@@ -138,12 +138,43 @@ impl Connection {
         if let (Operation::QueryPathInfo, [path], None) = (operation, paths.as_slice(), &broken) {
             return self.answer_alone(path);
         }
-        for answer in operations::answer_batch(operation, &paths, &self.context) {
-            self.answer(operation, answer.map(Answer::Reply))?;
+        match operations::answer_batch(operation, &paths, &self.context) {
+            Err(_) if paths.len() > 1 => self.answer_one_by_one(operation, &paths)?,
+            answers => self.answer_all(operation, &answers)?,
         }
         match broken {
             Some(error) => self.give_up(error),
             None => Ok(()),
+        }
+    }
+
+    /// Answers questions of which all together are too much, or one is spoiled by a bad row. Each answer is written before the
+    /// next is asked for, and one that is wanted again at once is not asked for again.
+    fn answer_one_by_one(&self, operation: Operation, paths: &[StorePath]) -> Result<()> {
+        let mut last = None;
+        for path in paths {
+            let answers = match last.take() {
+                Some((known, answers)) if known == path => answers,
+                held => {
+                    // It is given back before more is taken.
+                    drop(held);
+                    operations::answer_batch(operation, std::slice::from_ref(path), &self.context)
+                }
+            };
+            self.answer_all(operation, &answers)?;
+            last = Some((path, answers));
+        }
+        Ok(())
+    }
+
+    /// Says what the answers to a batch are, or that there are none.
+    fn answer_all(&self, operation: Operation, answers: &Result<Answers>) -> Result<()> {
+        match answers {
+            Ok(answers) => answers.iter().try_for_each(|answer| match answer {
+                Ok(reply) => self.reply(operation, reply),
+                Err(error) => self.fail(operation, error),
+            }),
+            Err(error) => self.fail(operation, error),
         }
     }
 
@@ -158,10 +189,11 @@ impl Connection {
             references = ready.references;
         } else {
             let paths = std::slice::from_ref(path);
-            for answer in operations::answer_batch(operation, paths, &self.context) {
-                references = answer.as_ref().map(ahead::references).unwrap_or_default();
-                self.answer(operation, answer.map(Answer::Reply))?;
+            let answers = operations::answer_batch(operation, paths, &self.context);
+            if let Ok(answers) = &answers {
+                references = answers.iter().flatten().flat_map(ahead::references).collect();
             }
+            self.answer_all(operation, &answers)?;
         }
         if self.ahead.note(path, references) {
             self.flush()?;
@@ -190,23 +222,29 @@ impl Connection {
     }
 
     /// Says how a request ended.
-    fn answer(&mut self, operation: Operation, result: Result<Answer>) -> Result<()> {
-        let version = self.context.dialect.version;
-        let mut out = self.out.lock();
+    fn answer(&self, operation: Operation, result: Result<Answer>) -> Result<()> {
         match result {
-            Ok(Answer::Reply(reply) | Answer::Large(reply, _)) => {
-                debug_assert_eq!(reply.shape(), operation.shape(), "{operation}");
-                write_reply(&mut out, &self.context, &reply)
-            }
+            Ok(Answer::Reply(reply) | Answer::Large(reply, _)) => self.reply(operation, &reply),
             Ok(Answer::Archive(archive)) => {
-                Frame::Last.write(&mut out, version)?;
+                let mut out = self.out.lock();
+                Frame::Last.write(&mut out, self.context.dialect.version)?;
                 archive.write(out.get_mut())
             }
-            Err(error) => {
-                tracing::debug!(%operation, error = &error as &dyn StdError, "a request failed");
-                Ok(Frame::Error(error.report()).write(&mut out, version)?)
-            }
+            Err(error) => self.fail(operation, &error),
         }
+    }
+
+    fn reply(&self, operation: Operation, reply: &Reply) -> Result<()> {
+        debug_assert_eq!(reply.shape(), operation.shape(), "{operation}");
+        let mut out = self.out.lock();
+        Frame::Last.write(&mut out, self.context.dialect.version)?;
+        Ok(reply.write(&mut out, &self.context.dialect)?)
+    }
+
+    fn fail(&self, operation: Operation, error: &Error) -> Result<()> {
+        tracing::debug!(%operation, error = error as &dyn StdError, "a request failed");
+        let mut out = self.out.lock();
+        Ok(Frame::Error(error.report()).write(&mut out, self.context.dialect.version)?)
     }
 
     /// Tells the client what it did wrong, where it can still be told. Where its next request begins nobody knows.
@@ -228,11 +266,6 @@ impl Connection {
     fn flush(&self) -> Result<()> {
         Ok(self.out.lock().flush()?)
     }
-}
-
-fn write_reply(out: &mut stream::Out, context: &Context, reply: &Reply) -> Result<()> {
-    Frame::Last.write(out, context.dialect.version)?;
-    Ok(reply.write(out, &context.dialect)?)
 }
 
 /// Whether a whole request of this operation, which has one path, is there already.

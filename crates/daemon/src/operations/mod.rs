@@ -20,7 +20,7 @@ use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Done, FramedReader, Operation, Reply, Request};
 
 pub(crate) use archive::Archive;
-pub(crate) use query::{answer_batch, path_info};
+pub(crate) use query::{Answers, answer_batch, path_info};
 
 use crate::budget::Share;
 use crate::context::Context;
@@ -186,8 +186,7 @@ pub(crate) fn receive(request: Request, upload: &mut Upload<'_>, context: &mut C
 
 /// A question about one path, as a batch of one.
 fn one(operation: Operation, path: StorePath, context: &Context) -> Result<Answer> {
-    let mut answers = answer_batch(operation, &[path], context);
-    answers.pop().expect("one answer for one path").map(Answer::Reply)
+    answer_batch(operation, &[path], context)?.into_one()
 }
 
 #[cfg(test)]

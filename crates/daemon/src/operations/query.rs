@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Questions about paths.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use superpose_overlay::metadata::{self, MetadataSource, PathInfo, RealisationKey, RealisationKind};
 use superpose_overlay::store_path::{HashAlgorithm, HashEncoding, HashPart, StoreDir, StorePath};
@@ -11,6 +11,7 @@ use superpose_worker_protocol::{
 };
 
 use super::Answer;
+use crate::budget::Share;
 use crate::context::Context;
 use crate::error::{Error, Result};
 
@@ -22,34 +23,79 @@ const OPEN_SETTINGS: [&[u8]; 4] = [
     b"connect-timeout",
 ];
 
-/// What a path costs in a reply, in bytes, beside its name: its length, its padding, its place in a set.
+/// What a path or a signature costs in a reply, in bytes, beside its text: its length, its padding, its place in a set.
 const PATH_COST: u64 = 48;
 
-/// Answers the same question about many paths: one question to the store, one answer for each.
-pub(crate) fn answer_batch(
-    operation: Operation,
-    paths: &[StorePath],
-    context: &Context,
-) -> Vec<Result<Reply>> {
-    let answers = match operation {
-        Operation::IsValidPath => context.ask(|source| {
-            let valid = source.are_valid(paths)?;
-            Ok(valid.into_iter().map(|valid| Ok(Reply::Flag(valid))).collect())
-        }),
-        _ => context.ask(|source| {
-            let infos = source.path_infos(paths)?.into_iter();
-            Ok(infos.map(|info| path_info(info, source.store_dir())).collect())
-        }),
-    };
-    match answers {
-        Ok(answers) => answers,
-        // One bad row spoils a batch: each path gets an answer of its own.
-        Err(_) if paths.len() > 1 => paths
-            .iter()
-            .flat_map(|path| answer_batch(operation, std::slice::from_ref(path), context))
-            .collect(),
-        Err(error) => vec![Err(error)],
+/// The answers to a batch of questions, and what they have of the memory for large replies until they are sent.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    /// One for each path.
+    replies: Vec<Result<Reply>>,
+    /// Which of them answers each question: paths may be asked about again and again.
+    order: Vec<usize>,
+    share: Share,
+}
+
+impl Answers {
+    /// The answers in the order of the questions.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Result<Reply>> {
+        self.order.iter().map(|&place| &self.replies[place])
     }
+
+    /// The answer to a single question.
+    pub(super) fn into_one(mut self) -> Result<Answer> {
+        let reply = self.replies.pop().expect("one answer for one path");
+        Ok(Answer::Large(reply?, self.share))
+    }
+}
+
+/// Answers the same question about many paths: one question to the store, in which each path is once.
+///
+/// # Errors
+/// If there is no memory for all of the answers, or a row is bad. One of many paths can spoil it for all: each of them is to be
+/// asked about alone then.
+pub(crate) fn answer_batch(operation: Operation, paths: &[StorePath], context: &Context) -> Result<Answers> {
+    let (paths, order) = each_once(paths);
+    let mut share = context.share();
+    let replies = context.ask(|source| {
+        if operation == Operation::IsValidPath {
+            let valid = source.are_valid(&paths)?.into_iter();
+            return Ok(valid.map(|valid| Ok(Reply::Flag(valid))).collect());
+        }
+        let infos = source.path_infos(&paths)?;
+        share.take(infos.iter().flatten().map(cost).sum())?;
+        let infos = infos.into_iter();
+        Ok(infos.map(|info| path_info(info, source.store_dir())).collect())
+    })?;
+    Ok(Answers {
+        replies,
+        order,
+        share,
+    })
+}
+
+/// Each path once, and the place of each question's path among them.
+fn each_once(paths: &[StorePath]) -> (Vec<StorePath>, Vec<usize>) {
+    let mut places = HashMap::with_capacity(paths.len());
+    let mut found = Vec::with_capacity(paths.len());
+    let order = paths.iter().map(|path| {
+        *places.entry(path).or_insert_with(|| {
+            found.push(path.clone());
+            found.len() - 1
+        })
+    });
+    let order = order.collect();
+    (found, order)
+}
+
+/// What it costs to hold what is known of a path, in bytes.
+fn cost(info: &PathInfo) -> u64 {
+    let references = info.references.iter().map(|path| path.base_name().len());
+    let signatures = info.signatures.iter().map(|signature| signature.as_str().len());
+    references
+        .chain(signatures)
+        .map(|length| length as u64 + PATH_COST)
+        .sum()
 }
 
 /// The reply to the question what is known of a path.
@@ -206,4 +252,27 @@ pub(super) fn set_options(mut options: ClientOptions, context: &mut Context) {
         });
     }
     context.options = options;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_asked_about_once_however_often_it_comes() {
+        let [one, two] = ["one", "two"].map(|name| {
+            StorePath::from_base_name(format!("0p6d6far7jx5ky739yfjf0d23nv1bbbm-{name}").as_bytes()).unwrap()
+        });
+        let mut questions = vec![one.clone(); 500];
+        questions[7] = two.clone();
+        let (paths, order) = each_once(&questions);
+        assert_eq!(paths, [one, two]);
+        assert_eq!(order.len(), questions.len());
+        assert!(
+            order
+                .iter()
+                .zip(&questions)
+                .all(|(&place, path)| paths[place] == *path)
+        );
+    }
 }

@@ -6,9 +6,12 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use superpose_overlay::store_path::StorePath;
-use superpose_worker_protocol::{Done, RawNar, Request};
+use superpose_worker_protocol::{Done, RawNar, RemoteError, Request, UnkeyedValidPathInfo, read_reply};
 
+use crate::changing::{is_valid, message};
 use crate::served::{Client, Served, eventually, patient, short, trusting_nobody};
+
+const BUSY: &str = "other large requests";
 
 /// The next client waits until another one goes.
 #[test]
@@ -156,11 +159,79 @@ fn large_requests_share_what_there_is() {
     assert_eq!(ask(10_000), Ok(BTreeSet::new()));
     let report = ask(30_000).unwrap_err();
     assert!(
-        String::from_utf8_lossy(&report.message).contains("other large requests"),
+        String::from_utf8_lossy(&report.message).contains(BUSY),
         "{report:?}"
     );
     // What was taken was given back.
     assert_eq!(ask(10_000), Ok(BTreeSet::new()));
+}
+
+/// Answers in one burst, as they come.
+fn infos(
+    client: &mut Client,
+    paths: &[&StorePath],
+) -> Vec<Result<Option<UnkeyedValidPathInfo>, RemoteError>> {
+    let request = |path: &StorePath| Request::QueryPathInfo(path.clone());
+    for path in paths {
+        client.send(&request(path));
+    }
+    client.out.flush().unwrap();
+    let answers = paths.iter().map(|path| {
+        let operation = request(path).operation();
+        read_reply(&mut client.input, operation, &client.dialect, |_| {}).unwrap()
+    });
+    answers.collect()
+}
+
+/// Answers that are too much for the memory that there is are given one after the other; only what is too much by itself is
+/// refused, each time that it is asked for.
+#[test]
+fn answers_that_are_too_much_together_are_given_one_by_one() {
+    let mut options = patient();
+    options.large_messages = 300 << 10;
+    let served = Served::start_with(options);
+    let [one, two, large] = &served.paths[..] else {
+        panic!("three paths: {:?}", served.paths);
+    };
+    served.sign(one, 1000, 250);
+    served.sign(two, 900, 250);
+    served.sign(large, 1000, 800);
+    let mut client = served.client();
+    for _ in 0..2 {
+        let found = infos(&mut client, &[one, two, one, large, large, two]);
+        let counts = found.into_iter().map(|answer| match answer {
+            Ok(info) => info.unwrap().signatures.len(),
+            Err(report) => {
+                let text = message(report);
+                assert!(text.contains(BUSY), "{text}");
+                0
+            }
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [1000, 900, 1000, 0, 0, 900]);
+    }
+    // Alone it is not different.
+    let report = client.fail::<Option<UnkeyedValidPathInfo>>(Request::QueryPathInfo(large.clone()));
+    assert!(report.contains(BUSY), "{report}");
+    assert!(is_valid(&mut client, large));
+}
+
+/// One row that cannot be read spoils the answers about it, and no other of the same burst.
+#[test]
+fn a_bad_row_in_a_burst_hurts_no_other() {
+    let served = Served::start();
+    let [one, bad, three] = &served.paths[..] else {
+        panic!("three paths: {:?}", served.paths);
+    };
+    let mut client = served.client();
+    for path in [one, bad, three] {
+        assert!(infos(&mut client, &[path])[0].is_ok());
+    }
+    served.damage(bad);
+    let found = infos(&mut client, &[one, bad, bad, three, one, bad]);
+    let good: Vec<bool> = found.iter().map(Result::is_ok).collect();
+    assert_eq!(good, [true, false, false, true, true, false]);
+    let report = message(found.into_iter().nth(1).unwrap().unwrap_err());
+    assert!(report.contains(bad.base_name()), "{report}");
 }
 
 /// While an archive waits for its reader nothing of the store is held.

@@ -87,6 +87,23 @@ impl Served {
         added.unwrap().path
     }
 
+    /// Adds so many signatures to a path, of so many bytes or little more.
+    pub(crate) fn sign(&self, path: &StorePath, count: usize, length: usize) {
+        let signatures = signatures(0..count, length);
+        let mut store = self.other_process();
+        store.add_signatures(path, &signatures, count).unwrap();
+    }
+
+    /// Makes the row of a path one that cannot be read.
+    pub(crate) fn damage(&self, path: &StorePath) {
+        let database = self.top.path().join("store/nix/var/nix/db/db.sqlite");
+        let changed = rusqlite::Connection::open(database).unwrap().execute(
+            "UPDATE ValidPaths SET hash = 'none' WHERE path = ?1",
+            [format!("/nix/store/{path}")],
+        );
+        assert_eq!(changed.unwrap(), 1);
+    }
+
     /// Where the files of an object are.
     pub(crate) fn object(&self, path: &StorePath) -> PathBuf {
         self.top.path().join("store/nix/store").join(path.base_name())
