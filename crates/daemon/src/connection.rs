@@ -26,8 +26,9 @@ const BATCH: usize = 512;
 /// Bytes of a request before the text of its one path: the number of the operation, the length of the text.
 const HEAD: usize = 16;
 
-/// Most that one request may have: enough for the paths of a large store, and for a derivation with everything inside.
-const LIMITS: Limits = Limits {
+/// Most that one request may have, or what is known of one object of a list: enough for the paths of a large store, and for a
+/// derivation with everything inside.
+pub(crate) const LIMITS: Limits = Limits {
     message: 32 << 20,
     ..Limits::for_requests()
 };

@@ -6,13 +6,16 @@ use std::io::{self, Read};
 use superpose_overlay::metadata::PathInfo;
 use superpose_overlay::store_path::StorePath;
 use superpose_overlay::{Imported, ObjectStream, Outcome, SignatureCheck, Store};
-use superpose_worker_protocol::{
-    AddFlags, AddMultipleReader, Limits, Operation, Reply, Trust, ValidPathInfo,
-};
+use superpose_worker_protocol::{AddFlags, AddMultipleReader, Operation, Reply, Trust, ValidPathInfo};
 
 use super::{Upload, repair};
+use crate::budget::Share;
+use crate::connection::LIMITS;
 use crate::context::Context;
 use crate::error::{Error, Result};
+
+/// What an object of a list costs until the list ends, in bytes: it is known of each what became of it.
+const OUTCOME_COST: u64 = 96;
 
 /// Adds one object, whose archive is the stream.
 pub(super) fn one(
@@ -40,9 +43,19 @@ pub(super) fn one(
 pub(super) fn many(flags: AddFlags, upload: &mut Upload<'_>, context: &mut Context) -> Result<Reply> {
     let signatures = signatures(flags, context);
     let mut store = context.store(Operation::AddMultipleToStore)?;
-    let reader = AddMultipleReader::new(upload, Limits::for_requests(), &context.dialect)?;
+    let stream = Counted {
+        upload,
+        share: context.share(),
+        is_held: false,
+        held: 0,
+        refused: None,
+    };
+    let reader = AddMultipleReader::new(stream, LIMITS, &context.dialect)?;
     let mut objects = Many { reader };
-    let imported = store.add_stream(&mut objects, signatures)?;
+    let imported = match store.add_stream(&mut objects, signatures) {
+        Ok(imported) => imported,
+        Err(error) => return Err(objects.refusal().unwrap_or_else(|| error.into())),
+    };
     require_intact(flags, &imported, &store)?;
     Ok(Reply::Nothing(()))
 }
@@ -98,9 +111,48 @@ impl ObjectStream for One<'_, '_> {
     }
 }
 
+/// A stream of which a part is held, which is counted as it comes: what is known of objects, while archives are passed on.
+struct Counted<'u, 'i> {
+    upload: &'u mut Upload<'i>,
+    share: Share,
+    /// Whether what comes now is held.
+    is_held: bool,
+    /// How much is held of the batch.
+    held: u64,
+    /// Why no more could be held.
+    refused: Option<Error>,
+}
+
+impl Counted<'_, '_> {
+    fn hold(&mut self, bytes: u64) -> io::Result<()> {
+        self.share.take(bytes).map_err(|error| {
+            self.refused = Some(error);
+            io::ErrorKind::OutOfMemory.into()
+        })
+    }
+}
+
+impl Read for Counted<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.upload.read(buffer)?;
+        if self.is_held {
+            self.hold(read as u64)?;
+            self.held += read as u64;
+        }
+        Ok(read)
+    }
+}
+
 /// Many objects.
 struct Many<'d, 'u, 'i> {
-    reader: AddMultipleReader<'d, &'u mut Upload<'i>>,
+    reader: AddMultipleReader<'d, Counted<'u, 'i>>,
+}
+
+impl Many<'_, '_, '_> {
+    /// Why what is known of them could not be held, if that is why they were not added.
+    fn refusal(&mut self) -> Option<Error> {
+        self.reader.get_mut().refused.take()
+    }
 }
 
 impl Read for Many<'_, '_, '_> {
@@ -111,9 +163,15 @@ impl Read for Many<'_, '_, '_> {
 
 impl ObjectStream for Many<'_, '_, '_> {
     fn next_object(&mut self) -> io::Result<Option<PathInfo>> {
-        let Some(info) = self.reader.next_object().map_err(io::Error::other)? else {
+        // What is left of the archive before goes by.
+        io::copy(&mut self.reader, &mut io::sink())?;
+        self.reader.get_mut().is_held = true;
+        let next = self.reader.next_object();
+        self.reader.get_mut().is_held = false;
+        let Some(info) = next.map_err(io::Error::other)? else {
             return Ok(None);
         };
+        self.reader.get_mut().hold(OUTCOME_COST)?;
         match acceptable(info) {
             Ok(info) => Ok(Some(info)),
             Err(path) => Err(io::Error::new(
@@ -121,5 +179,10 @@ impl ObjectStream for Many<'_, '_, '_> {
                 format!("the archive of '{}' is announced without its length", path),
             )),
         }
+    }
+
+    fn begin_batch(&mut self) {
+        let stream = self.reader.get_mut();
+        stream.share.give(std::mem::take(&mut stream.held));
     }
 }

@@ -36,6 +36,21 @@ pub(crate) fn object(number: u8, contents: &[u8]) -> (ValidPathInfo, Vec<u8>) {
     (ValidPathInfo { path, info }, nar)
 }
 
+/// Objects of the same contents, for which nobody vouches either.
+pub(crate) fn many_objects(count: u16, contents: &[u8]) -> Vec<(ValidPathInfo, Vec<u8>)> {
+    let one = object(1, contents);
+    let name = Name::new(b"object").unwrap();
+    (0..count)
+        .map(|number| {
+            let mut part = [1; 20];
+            part[..2].copy_from_slice(&number.to_be_bytes());
+            let mut object = one.clone();
+            object.0.path = StorePath::from_parts(HashPart::new(part), &name);
+            object
+        })
+        .collect()
+}
+
 pub(crate) const VOUCHED: AddFlags = AddFlags {
     repair: false,
     without_signatures: true,
@@ -61,7 +76,7 @@ fn add_one(client: &mut Client, (info, nar): &(ValidPathInfo, Vec<u8>)) -> Resul
     upload(client, &request, nar)
 }
 
-fn list(client: &Client, objects: &[(ValidPathInfo, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn list(client: &Client, objects: &[(ValidPathInfo, Vec<u8>)]) -> Vec<u8> {
     let mut writer = AddMultipleWriter::new(Vec::new(), objects.len() as u64, &client.dialect).unwrap();
     for (info, nar) in objects {
         writer.begin_object(info).unwrap();
@@ -141,17 +156,7 @@ fn after_an_upload_that_is_refused_the_connection_goes_on() {
 fn a_client_that_does_not_listen_can_send_much() {
     let served = Served::start_with(patient());
     let mut client = served.client();
-    let objects: Vec<_> = (0..1500_u16)
-        .map(|number| {
-            let [high, low] = number.to_be_bytes();
-            let mut object = object(1, &vec![low; 2000]);
-            let mut part = [1; 20];
-            (part[0], part[1]) = (high, low);
-            let name = Name::new(b"object").unwrap();
-            object.0.path = StorePath::from_parts(HashPart::new(part), &name);
-            object
-        })
-        .collect();
+    let objects = many_objects(1500, &[7; 2000]);
     let bytes = list(&client, &objects);
     let request = Request::AddMultipleToStore(VOUCHED);
     assert_eq!(upload(&mut client, &request, &bytes), Ok(()));

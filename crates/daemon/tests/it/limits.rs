@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Done, RawNar, RemoteError, Request, UnkeyedValidPathInfo, read_reply};
 
-use crate::changing::{is_valid, message};
-use crate::served::{Client, Served, eventually, patient, short, trusting_nobody};
+use crate::changing::{VOUCHED, is_valid, list, many_objects, message, object, upload};
+use crate::served::{Client, Served, eventually, patient, short, signatures, trusting_nobody};
 
 const BUSY: &str = "other large requests";
 
@@ -232,6 +232,37 @@ fn a_bad_row_in_a_burst_hurts_no_other() {
     assert_eq!(good, [true, false, false, true, true, false]);
     let report = message(found.into_iter().nth(1).unwrap().unwrap_err());
     assert!(report.contains(bad.base_name()), "{report}");
+}
+
+/// What is known of the objects of an upload is held until their batch is registered: it has a share of what there is, which
+/// each batch gives back.
+#[test]
+fn what_is_known_of_uploads_shares_what_there_is() {
+    let mut options = patient();
+    options.large_messages = 1 << 20;
+    let served = Served::start_with(options);
+    let mut client = served.client();
+    let request = Request::AddMultipleToStore(VOUCHED);
+    // About a megabyte a batch, of which there are three.
+    let mut objects = many_objects(1200, b"small");
+    for (info, _) in &mut objects {
+        info.info.signatures = signatures(0..15, 90).into_iter().collect();
+    }
+    let bytes = list(&client, &objects);
+    assert_eq!(upload(&mut client, &request, &bytes), Ok(()));
+    assert!(is_valid(&mut client, &objects[1199].0.path));
+    let mut large = object(200, b"large");
+    large.0.info.signatures = signatures(0..1000, 2000).into_iter().collect();
+    let bytes = list(&client, &[object(201, b"small"), large.clone()]);
+    let report = message(upload::<()>(&mut client, &request, &bytes).unwrap_err());
+    assert!(
+        report.starts_with("the server is busy") && report.contains(BUSY),
+        "{report}"
+    );
+    assert!(!is_valid(&mut client, &large.0.path));
+    // Its archive is behind it in the stream, which was read to its end.
+    let bytes = list(&client, &[object(201, b"small")]);
+    assert_eq!(upload(&mut client, &request, &bytes), Ok(()));
 }
 
 /// While an archive waits for its reader nothing of the store is held.

@@ -46,6 +46,10 @@ pub(crate) const LOCAL_TRIALS: &[Named] = &[
         who_vouches_is_asked_before_anything_is_read,
     ),
     (
+        "uploading::a_batch_ends_when_much_is_known_of_it",
+        a_batch_ends_when_much_is_known_of_it,
+    ),
+    (
         "uploading::a_path_gets_no_more_signatures_than_it_may_have",
         a_path_gets_no_more_signatures_than_it_may_have,
     ),
@@ -63,6 +67,8 @@ pub(crate) const LOCAL_TRIALS: &[Named] = &[
 struct Objects {
     left: Vec<(PathInfo, Vec<u8>)>,
     current: Cursor<Vec<u8>>,
+    /// How many objects each batch had.
+    batches: Vec<usize>,
 }
 
 impl Objects {
@@ -70,6 +76,7 @@ impl Objects {
         Objects {
             left: objects.iter().rev().cloned().collect(),
             current: Cursor::default(),
+            batches: Vec::new(),
         }
     }
 
@@ -88,8 +95,13 @@ impl ObjectStream for Objects {
     fn next_object(&mut self) -> io::Result<Option<PathInfo>> {
         Ok(self.left.pop().map(|(info, nar)| {
             self.current = Cursor::new(nar);
+            *self.batches.last_mut().unwrap() += 1;
             info
         }))
+    }
+
+    fn begin_batch(&mut self) {
+        self.batches.push(0);
     }
 }
 
@@ -205,6 +217,28 @@ fn who_vouches_is_asked_before_anything_is_read() {
         )
         .unwrap();
     assert!(is_valid(&store.metadata(), &unsigned.path));
+}
+
+fn a_batch_ends_when_much_is_known_of_it() {
+    let objects = three();
+    let (_base, mut store) = elsewhere();
+    let mut stream = Objects::new(&objects);
+    store.add_stream(&mut stream, SignatureCheck::Required).unwrap();
+    assert_eq!(stream.batches, [3]);
+    // Each with five megabytes of signatures.
+    let many = objects.map(|(mut info, nar)| {
+        info.signatures = (1000..2000)
+            .map(|number| {
+                let text = format!("key-{number}:{}", "A".repeat(5000));
+                Signature::parse(text.as_bytes()).unwrap()
+            })
+            .collect();
+        (info, nar)
+    });
+    let many: Vec<_> = many.iter().cycle().take(9).cloned().collect();
+    let mut stream = Objects::new(&many);
+    store.add_stream(&mut stream, SignatureCheck::Required).unwrap();
+    assert_eq!(stream.batches, [4, 4, 1]);
 }
 
 fn a_path_gets_no_more_signatures_than_it_may_have() {

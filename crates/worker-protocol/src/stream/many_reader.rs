@@ -69,6 +69,11 @@ impl<'d, R: Read> AddMultipleReader<'d, R> {
         Ok(Some(info))
     }
 
+    /// Returns the stream, so that it can be told what is about to be read from it.
+    pub fn get_mut(&mut self) -> &mut R {
+        self.input.get_mut()
+    }
+
     /// Gives back the stream, which stands wherever reading stopped.
     pub fn into_inner(self) -> R {
         self.input.into_inner()

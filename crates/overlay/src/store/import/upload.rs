@@ -19,6 +19,13 @@ const BUFFERED: u64 = 1 << 20;
 /// How many bytes of archives wait in memory at most. Many may upload at once.
 const MAX_WAITING: u64 = 16 << 20;
 
+/// How many bytes of what is known of its objects a batch holds at most, unless it is a single object: of their references and
+/// signatures there may be many, and a batch is all held at once.
+const MAX_KNOWN: u64 = 16 << 20;
+
+/// What a reference or a signature costs beside its text, in bytes.
+const ELEMENT_COST: u64 = 48;
+
 /// Objects that come one after the other, as a connection brings them. What is read is the archive of the current object,
 /// and no more than that.
 pub trait ObjectStream: Read + Send {
@@ -27,6 +34,19 @@ pub trait ObjectStream: Read + Send {
     /// # Errors
     /// If the stream fails, or what it says is not valid.
     fn next_object(&mut self) -> io::Result<Option<PathInfo>>;
+
+    /// A batch begins: what was said of objects before is not held any more.
+    fn begin_batch(&mut self) {}
+}
+
+/// What it costs to hold what is known of an object, in bytes.
+fn cost(info: &PathInfo) -> u64 {
+    let references = info.references.iter().map(|path| path.base_name().len());
+    let signatures = info.signatures.iter().map(|signature| signature.as_str().len());
+    references
+        .chain(signatures)
+        .map(|length| length as u64 + ELEMENT_COST)
+        .sum()
 }
 
 impl Store {
@@ -63,8 +83,9 @@ impl Store {
         meter: &Meter<'_>,
     ) -> Result<bool> {
         let room = MAX_WAITING.min(self.options.arriving_memory as u64);
-        let (mut waiting, mut bytes) = (0_u64, 0_u64);
-        while batch.len() < max_objects() && bytes < MAX_BYTES {
+        let (mut waiting, mut bytes, mut known) = (0_u64, 0_u64, 0_u64);
+        stream.begin_batch();
+        while batch.len() < max_objects() && bytes < MAX_BYTES && known < MAX_KNOWN {
             meter.watch.go_on()?;
             let next = stream.next_object();
             let Some(mut info) = next.map_err(|source| Error::Upload { source })? else {
@@ -73,6 +94,7 @@ impl Store {
             self.require_signature(&info, signatures)?;
             info.ultimate = false;
             bytes = bytes.saturating_add(info.nar_size);
+            known += cost(&info);
             let fits = info.nar_size <= BUFFERED && waiting.saturating_add(info.nar_size) <= room;
             if info.nar_size > 0 && fits {
                 let mut nar = Vec::new();
