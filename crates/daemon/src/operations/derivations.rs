@@ -6,15 +6,15 @@ use std::fs::File;
 use std::io::Read;
 
 use rustix::fs::{Mode, OFlags};
-use superpose_overlay::store_path::{Derivation, Name, StorePath};
+use superpose_overlay::store_path::{Derivation, MAX_DERIVATION_LEN, Name, StorePath};
 use superpose_worker_protocol::{OutputNames, Reply};
 
 use super::query::{not_valid, require_valid};
 use crate::context::Context;
 use crate::error::{Error, Result};
 
-/// Longest derivation that is read, in bytes. Real ones have some kilobytes; some carry a script of megabytes.
-const MAX_LENGTH: u64 = 64 << 20;
+/// What a derivation costs while it is parsed, in lengths of its text: the text itself, and what is made of it.
+const PARSED: u64 = 4;
 
 /// The outputs of a valid derivation: those whose paths are known with them.
 pub(super) type OutputMap = BTreeMap<Name, Option<StorePath>>;
@@ -83,13 +83,14 @@ pub(super) fn read(path: &StorePath, context: &Context) -> Result<Derivation> {
         Mode::empty(),
     )
     .map_err(|error| fail(error.into()))?;
-    let mut text = Vec::new();
-    File::from(opened)
-        .take(MAX_LENGTH + 1)
-        .read_to_end(&mut text)
-        .map_err(fail)?;
-    if text.len() as u64 > MAX_LENGTH {
+    let opened = File::from(opened);
+    let length = opened.metadata().map_err(fail)?.len();
+    if length > MAX_DERIVATION_LEN as u64 {
         return Err(fail(std::io::ErrorKind::FileTooLarge.into()));
     }
+    let mut share = context.share();
+    share.take(length * PARSED)?;
+    let mut text = Vec::new();
+    opened.take(length).read_to_end(&mut text).map_err(fail)?;
     Ok(Derivation::parse_object(&text, context.store_dir(), path).map_err(superpose_overlay::Error::from)?)
 }

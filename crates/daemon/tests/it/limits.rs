@@ -6,7 +6,9 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use superpose_overlay::store_path::StorePath;
-use superpose_worker_protocol::{Done, RawNar, RemoteError, Request, UnkeyedValidPathInfo, read_reply};
+use superpose_worker_protocol::{
+    Done, OutputNames, RawNar, RemoteError, Request, UnkeyedValidPathInfo, read_reply,
+};
 
 use crate::changing::{VOUCHED, is_valid, list, many_objects, message, object, upload};
 use crate::served::{Client, Served, eventually, patient, short, signatures, trusting_nobody};
@@ -263,6 +265,20 @@ fn what_is_known_of_uploads_shares_what_there_is() {
     // Its archive is behind it in the stream, which was read to its end.
     let bytes = list(&client, &[object(201, b"small")]);
     assert_eq!(upload(&mut client, &request, &bytes), Ok(()));
+}
+
+/// A derivation takes several times its length while it is parsed.
+#[test]
+fn derivations_that_are_parsed_share_what_there_is() {
+    let mut options = patient();
+    options.large_messages = 1 << 20;
+    let served = Served::start_with(options);
+    let [small, large] = [100, 400].map(|kibibytes| served.add_derivation_of(kibibytes << 10));
+    let mut client = served.client();
+    let names: OutputNames = client.ask(Request::QueryDerivationOutputNames(small)).unwrap();
+    assert_eq!(names.0.len(), 1);
+    let report = client.fail::<OutputNames>(Request::QueryDerivationOutputNames(large));
+    assert!(report.contains(BUSY), "{report}");
 }
 
 /// While an archive waits for its reader nothing of the store is held.

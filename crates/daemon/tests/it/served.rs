@@ -80,10 +80,16 @@ impl Served {
 
     /// Adds a derivation whose output follows from its content: only it itself says how that is called.
     pub(crate) fn add_derivation(&self) -> StorePath {
-        let text = br#"Derive([("out","","r:sha256","")],[],[],"x86_64-linux","/bin/sh",[],[("name","floating"),("out","/1rz4g4znpzjwh1xymhjpm42vipw92pr73vdgl6xs1hycac8kf2n9")])"#;
+        self.add_derivation_of(0)
+    }
+
+    /// The same, with a script of so many bytes.
+    pub(crate) fn add_derivation_of(&self, length: usize) -> StorePath {
+        let before = r#"Derive([("out","","r:sha256","")],[],[],"x86_64-linux","/bin/sh",[],[("name","floating"),("out","/1rz4g4znpzjwh1xymhjpm42vipw92pr73vdgl6xs1hycac8kf2n9"),("script",""#;
+        let text = format!("{before}{}\")])", "x".repeat(length));
         let options = AddOptions::source(Name::new(b"floating.drv").unwrap())
             .with_method(ContentMethod::Text, HashAlgorithm::Sha256);
-        let added = self.other_process().add(Source::Bytes(text), &options);
+        let added = self.other_process().add(Source::Bytes(text.as_bytes()), &options);
         added.unwrap().path
     }
 
