@@ -103,7 +103,8 @@ impl Context {
     /// on, and it stops when the client goes or the server has to end.
     pub(crate) fn store(&mut self, operation: Operation) -> Result<Borrowed> {
         let (mut store, born) = self.shared.pool.lend()?.ok_or(Error::ReadOnly { operation })?;
-        let protection = self.protection.get_or_insert_with(|| store.new_protection());
+        let limit = self.shared.options.max_temp_roots;
+        let protection = (self.protection).get_or_insert_with(|| store.new_protection(limit));
         store.protect_with(Arc::clone(protection));
         store.watch_with(Watch::new(Arc::new(ClientWatch::new(
             Arc::clone(&self.link),
@@ -119,8 +120,9 @@ impl Context {
     /// Protects paths until the connection ends. Needs no store, but for the first time.
     pub(crate) fn protect(&mut self, paths: &[StorePath]) -> Result<()> {
         if self.protection.is_none() {
+            let limit = self.shared.options.max_temp_roots;
             let made = self.shared.pool.ask(|opened| match opened {
-                Opened::Store(store) => Ok(Some(store.new_protection())),
+                Opened::Store(store) => Ok(Some(store.new_protection(limit))),
                 Opened::View(_) => Ok(None),
             })?;
             self.protection = made;
@@ -204,7 +206,7 @@ impl Drop for Borrowed {
             && !std::thread::panicking()
         {
             // The client's own is the client's: nothing of it stays with the store.
-            let own = store.new_protection();
+            let own = store.new_protection(self.shared.options.max_temp_roots);
             store.protect_with(own);
             store.watch_with(Watch::default());
             self.shared.pool.put(Opened::Store(store), born);

@@ -47,6 +47,9 @@ pub struct ServeOptions {
     pub grace: Duration,
     /// Bytes that large requests and replies of all clients may hold together. What is below 256 KiB is not counted.
     pub large_messages: u64,
+    /// How many paths are kept for one client, with all that it adds and refers to. They are in memory, and in a file that every
+    /// collector reads.
+    pub max_temp_roots: usize,
 }
 
 impl Default for ServeOptions {
@@ -63,6 +66,7 @@ impl Default for ServeOptions {
             stall_limit: Duration::from_secs(600),
             grace: Duration::from_secs(60),
             large_messages: 128 << 20,
+            max_temp_roots: 1 << 20,
         }
     }
 }

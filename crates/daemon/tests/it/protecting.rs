@@ -2,9 +2,10 @@
 //! What is kept for clients, and what idle clients keep from nobody.
 
 use superpose_overlay::CollectOptions;
+use superpose_overlay::store_path::StorePath;
 use superpose_worker_protocol::{Done, GcRoot, Request};
 
-use crate::served::{Served, eventually};
+use crate::served::{Served, eventually, patient};
 
 /// Temporary roots last as long as the connection, and no longer; a collector meets nothing else of an idle client.
 #[test]
@@ -29,6 +30,29 @@ fn a_client_keeps_what_it_protects_and_nothing_else() {
         other.ask(Request::IsValidPath(served.paths[0].clone())),
         Ok(false)
     );
+}
+
+/// Nobody keeps more than he may; who wants to is told so, and goes on with what he has.
+#[test]
+fn a_client_keeps_so_many_paths_at_most() {
+    let mut options = patient();
+    options.max_temp_roots = 2;
+    let served = Served::start_with(options);
+    let mut client = served.client();
+    let keep = |path: &StorePath| Request::AddTempRoot(path.clone());
+    for path in [&served.paths[0], &served.paths[1], &served.paths[0]] {
+        assert_eq!(client.ask(keep(path)), Ok(Done));
+    }
+    let report = client.fail::<Done>(keep(&served.paths[2]));
+    assert!(
+        report.contains("at most 2") && report.contains("found 3"),
+        "{report}"
+    );
+    // Also where the store protects what it uses.
+    let report = client.fail::<Done>(Request::EnsurePath(served.paths[2].clone()));
+    assert!(report.contains("at most 2"), "{report}");
+    assert_eq!(client.ask(keep(&served.paths[1])), Ok(Done));
+    assert_eq!(served.client().ask(keep(&served.paths[2])), Ok(Done));
 }
 
 /// The opened store that a client was lent keeps nothing of that client for the next one.

@@ -29,13 +29,19 @@ impl Protection {
         })
     }
 
+    fn of_at_most(limit: usize, state: &StateDir, store_dir: &StoreDir) -> Arc<Self> {
+        Arc::new(Self {
+            roots: TempRoots::of_at_most(limit, state, store_dir),
+        })
+    }
+
     /// Protects paths. A collector that is running is waited for, or told.
     ///
     /// To be called before asking whether they are valid: a path that was valid before it was protected may be gone.
     ///
     /// # Errors
-    /// [`LockHeld`](crate::Error::LockHeld) if `wait` ended before all of them were protected; if the file of roots cannot be made or
-    /// written.
+    /// [`LockHeld`](crate::Error::LockHeld) if `wait` ended before all of them were protected; more paths than this user may
+    /// have; if the file of roots cannot be made or written.
     pub fn add(&self, paths: &[StorePath], wait: LockWait) -> Result<()> {
         self.roots.add(paths, wait, &mut |_| {
             tracing::info!("waiting for a garbage collection to end");
@@ -44,10 +50,11 @@ impl Protection {
 }
 
 impl Store {
-    /// Makes the protection of another user of this store. Nothing is written before something is protected.
+    /// Makes the protection of another user of this store, who may have so many paths protected: each is held in memory and
+    /// in a file that every collector reads. Nothing is written before something is protected.
     #[must_use]
-    pub fn new_protection(&self) -> Arc<Protection> {
-        Protection::new(&self.state, self.dir())
+    pub fn new_protection(&self, limit: usize) -> Arc<Protection> {
+        Protection::of_at_most(limit, &self.state, self.dir())
     }
 
     /// Lets everything that this store is about to use be protected by `protection` from now on, and returns what did it

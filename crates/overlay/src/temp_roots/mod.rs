@@ -64,7 +64,17 @@ const SOCKET_PATH_MAX: usize = 107;
 pub(crate) struct TempRoots {
     state: StateDir,
     store_dir: StoreDir,
+    /// How many there may be.
+    limit: usize,
     own: Mutex<Option<OwnFile>>,
+}
+
+/// Somebody wants to keep more than he may.
+#[derive(Debug, thiserror::Error)]
+#[error("expected at most {limit} for one user of the store, found {found}; they are given up when he goes")]
+struct TooMany {
+    limit: usize,
+    found: usize,
 }
 
 /// The file of this store, and what is in it.
@@ -75,6 +85,8 @@ struct OwnFile {
     file: OwnedFd,
     gc_lock: OwnedFd,
     size: u64,
+    /// How many roots were written: those of a wait that ended too early, too.
+    written: usize,
     /// Roots that are in force.
     roots: HashSet<StorePath>,
     /// The collector that was asked last. It is kept: Nix's (2.34 at least) ends by itself when one connection is closed
@@ -85,9 +97,15 @@ struct OwnFile {
 impl TempRoots {
     /// Prepares for roots of the given store. Nothing is written yet.
     pub(crate) fn new(state: &StateDir, store_dir: &StoreDir) -> Self {
+        Self::of_at_most(usize::MAX, state, store_dir)
+    }
+
+    /// The same for somebody who may not have more than so many.
+    pub(crate) fn of_at_most(limit: usize, state: &StateDir, store_dir: &StoreDir) -> Self {
         Self {
             state: state.clone(),
             store_dir: store_dir.clone(),
+            limit,
             own: Mutex::new(None),
         }
     }
@@ -98,7 +116,8 @@ impl TempRoots {
     /// for himself. `on_wait` is called once, with the path of the lock, if a collector runs.
     ///
     /// # Errors
-    /// [`Error::LockHeld`] if `wait` ended before all roots were in force; if the file cannot be made or written.
+    /// [`Error::LockHeld`] if `wait` ended before all roots were in force; more of them than there may be; if the file cannot
+    /// be made or written. Of too many none is added.
     pub(crate) fn add<'path>(
         &self,
         paths: impl IntoIterator<Item = &'path StorePath>,
@@ -115,6 +134,15 @@ impl TempRoots {
             .collect();
         if paths.is_empty() {
             return Ok(());
+        }
+        let found = own.as_ref().map_or(0, |own| own.written) + paths.len();
+        if found > self.limit {
+            let limit = self.limit;
+            return Err(Error::io(
+                "add temporary roots to",
+                self.state.path().join("temproots"),
+                io::Error::new(io::ErrorKind::QuotaExceeded, TooMany { limit, found }),
+            ));
         }
         if own.is_none() {
             *own = Some(OwnFile::create(&self.state)?);
@@ -190,6 +218,7 @@ impl OwnFile {
                     file,
                     gc_lock,
                     size: 0,
+                    written: 0,
                     roots: HashSet::new(),
                     collector: None,
                 });
@@ -272,6 +301,7 @@ impl OwnFile {
         match write_at(&self.file, text.as_bytes(), self.size) {
             Ok(()) => {
                 self.size += text.len() as u64;
+                self.written += paths.len();
                 Ok(())
             }
             Err(error) => {

@@ -106,6 +106,42 @@ fn the_file_is_made_late_written_as_nix_writes_it_and_removed_in_the_end() {
 }
 
 #[test]
+fn one_user_keeps_no_more_than_he_may() {
+    let state = State::new();
+    let roots = TempRoots::of_at_most(2, &state.state, &StoreDir::default());
+    roots.add(&[path("a")], NEVER, &mut silent).unwrap();
+    let error = roots
+        .add(&[path("b"), path("c")], NEVER, &mut silent)
+        .unwrap_err();
+    let Error::Io { source, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(source.kind(), io::ErrorKind::QuotaExceeded);
+    let text = source.to_string();
+    assert!(text.contains("at most 2") && text.contains("found 3"), "{text}");
+    // None of them was added, and what is kept already counts once.
+    assert_eq!(state.found(), ["a"]);
+    roots
+        .add(&[path("a"), path("b"), path("b")], NEVER, &mut silent)
+        .unwrap();
+    assert_eq!(state.found(), ["a", "b"]);
+    roots.add(&[path("c")], NEVER, &mut silent).unwrap_err();
+    // What was written counts although nobody has answered for it: it is in the file.
+    let hasty = TempRoots::of_at_most(2, &state.state, &StoreDir::default());
+    let collector = state.collect();
+    for _ in 0..2 {
+        let error = hasty.add(&[path("d")], NEVER, &mut silent).unwrap_err();
+        assert!(matches!(error, Error::LockHeld { .. }), "{error}");
+    }
+    let error = hasty.add(&[path("d")], NEVER, &mut silent).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    drop(collector);
+    // Another user has his own.
+    let other = TempRoots::of_at_most(1, &state.state, &StoreDir::default());
+    other.add(&[path("c")], NEVER, &mut silent).unwrap();
+}
+
+#[test]
 fn two_stores_of_one_process_keep_their_roots_apart() {
     let state = State::new();
     let (one, other) = (state.roots(), state.roots());
