@@ -89,9 +89,12 @@ pub(super) fn derivation(request: Request, context: &mut Context) -> Result<Repl
     };
     if *mode == BuildMode::Normal
         && let Some(outputs) = known_outputs(derivation)
-        && are_valid(outputs.values(), context)?
     {
-        return Ok(Reply::BuildResult(already_valid(outputs)));
+        let paths: Vec<StorePath> = outputs.values().cloned().collect();
+        protect(&paths, context)?;
+        if are_valid(paths.iter(), context)? {
+            return Ok(Reply::BuildResult(already_valid(outputs)));
+        }
     }
     if !derivation.outputs.values().all(follows_from_content) || derivation.outputs.is_empty() {
         context.require_trust("building an input-addressed derivation that is not in the store")?;
@@ -168,6 +171,7 @@ fn there(target: &DerivedPath, context: &mut Context) -> Result<There> {
     Err(cannot(target, context))
 }
 
+/// Before it is asked whether they are valid: what was valid before may be gone when the answer arrives.
 fn protect(paths: &[StorePath], context: &mut Context) -> Result<()> {
     match context.access() {
         Access::ReadWrite => context.protect(paths),

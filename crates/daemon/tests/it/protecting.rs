@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is kept for clients, and what idle clients keep from nobody.
 
+use std::collections::BTreeSet;
+
 use superpose_overlay::CollectOptions;
-use superpose_overlay::store_path::StorePath;
-use superpose_worker_protocol::{Done, GcRoot, Request};
+use superpose_overlay::store_path::{DerivationOutput, HashPart, Name, StorePath};
+use superpose_worker_protocol::{
+    BasicDerivation, BuildMode, BuildResult, BuildStatus, Done, GcRoot, Request,
+};
 
 use crate::served::{Served, eventually, patient};
 
@@ -53,6 +57,33 @@ fn a_client_keeps_so_many_paths_at_most() {
     assert!(report.contains("at most 2"), "{report}");
     assert_eq!(client.ask(keep(&served.paths[1])), Ok(Done));
     assert_eq!(served.client().ask(keep(&served.paths[2])), Ok(Done));
+}
+
+/// What was answered to be built already is there as long as the client.
+#[test]
+fn outputs_that_are_there_are_kept_for_who_wanted_them_built() {
+    let served = Served::start();
+    let mut client = served.client();
+    let out = Name::new(b"out").unwrap();
+    let path = served.paths[0].clone();
+    let request = Request::BuildDerivation {
+        path: StorePath::from_parts(HashPart::new([5; 20]), &Name::new(b"name.drv").unwrap()),
+        derivation: BasicDerivation {
+            outputs: [(out, DerivationOutput::InputAddressed { path: path.clone() })].into(),
+            input_srcs: BTreeSet::new(),
+            platform: b"builtin".to_vec(),
+            builder: b"/bin/sh".to_vec(),
+            args: Vec::new(),
+            env: Default::default(),
+        },
+        mode: BuildMode::Normal,
+    };
+    let result: BuildResult = client.ask(request).unwrap();
+    assert_eq!(result.status, BuildStatus::AlreadyValid);
+    let mut collector = served.other_process();
+    let collected = collector.collect(&CollectOptions::default()).unwrap();
+    assert_eq!(collected.deleted.len(), 2);
+    assert_eq!(client.ask(Request::IsValidPath(path)), Ok(true));
 }
 
 /// The opened store that a client was lent keeps nothing of that client for the next one.
