@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use superpose_overlay::metadata::MetadataSource;
 use superpose_overlay::store_path::{StoreDir, StorePath};
-use superpose_overlay::{Layout, LockWait, Protection, Store, Watch};
+use superpose_overlay::{Layout, Protection, Store, Watch};
 use superpose_worker_protocol::{ClientOptions, Dialect, Operation, Reply, Request, Trust};
 
 use crate::budget::Share;
@@ -128,7 +128,7 @@ impl Context {
             self.protection = made;
         }
         match &self.protection {
-            Some(protection) => Ok(protection.add(paths, LockWait::Forever)?),
+            Some(protection) => Ok(protection.add(paths, self.shared.pool.wait())?),
             None => Err(Error::ReadOnly {
                 operation: Operation::AddTempRoot,
             }),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use superpose_overlay::metadata::{DEFAULT_CACHE_SIZE, MetadataSource};
-use superpose_overlay::{Layout, OpenOptions, Store, StoreView};
+use superpose_overlay::{Layout, LockWait, OpenOptions, Store, StoreView};
 
 use crate::error::Result;
 use crate::options::Access;
@@ -87,6 +87,11 @@ impl Pool {
 
     pub(crate) fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// How long locks are waited for.
+    pub(crate) fn wait(&self) -> LockWait {
+        (self.options.wait_limit).map_or(LockWait::Forever, LockWait::AtMost)
     }
 
     /// Takes note of how many clients there are: the more, the less memory each opened store has.

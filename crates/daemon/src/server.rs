@@ -36,6 +36,10 @@ const AHEAD: u64 = 16 << 20;
 /// How often opened stores that nobody uses are looked for while there are some.
 const TIDY: Duration = Duration::from_secs(1);
 
+/// How long requests have to end after their connections were cut. One that waits for a lock of another process, or for a busy
+/// database, does not see the cut, and would keep the server for as long as that process likes.
+const AFTER_CUT: Duration = Duration::from_secs(10);
+
 /// How long to wait when the system has no descriptor or thread for one more connection.
 const SHORTAGE: Duration = Duration::from_millis(100);
 
@@ -136,7 +140,8 @@ impl Server {
         self.shared.connections().open.len()
     }
 
-    /// Serves until it is stopped, and until the last request in work has ended.
+    /// Serves until it is stopped, and until the last request in work has ended, or has had its time: what is cut and does not
+    /// end within some seconds is left to its thread. With the process it ends as if it were killed, which every store survives.
     ///
     /// # Errors
     /// If the sockets cannot be waited for.
@@ -253,6 +258,7 @@ impl Server {
     /// Closes what is idle, waits for what is in work, and ends it when it takes too long.
     fn finish(&self) -> Result<()> {
         let deadline = Instant::now() + self.shared.options.grace;
+        let mut end = None;
         for (link, _) in self.shared.connections().open.values() {
             link.close_if_idle();
         }
@@ -263,6 +269,15 @@ impl Server {
                 for (link, _) in self.shared.connections().open.values() {
                     link.cut();
                 }
+                end = Some(Instant::now() + AFTER_CUT);
+            }
+            if end.is_some_and(|end| Instant::now() >= end) {
+                let requests = self.connections();
+                tracing::warn!(
+                    requests,
+                    "requests that were cut do not end, as when they wait for a lock of another process: they are left"
+                );
+                break;
             }
             self.wait(&[], Some(left.min(TIDY).max(SHORTAGE)))?;
         }

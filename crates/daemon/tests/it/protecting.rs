@@ -2,9 +2,10 @@
 //! What is kept for clients, and what idle clients keep from nobody.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use superpose_overlay::CollectOptions;
 use superpose_overlay::store_path::{DerivationOutput, HashPart, Name, StorePath};
+use superpose_overlay::{CollectOptions, OpenOptions};
 use superpose_worker_protocol::{
     BasicDerivation, BuildMode, BuildResult, BuildStatus, Done, GcRoot, Request,
 };
@@ -84,6 +85,24 @@ fn outputs_that_are_there_are_kept_for_who_wanted_them_built() {
     let collected = collector.collect(&CollectOptions::default()).unwrap();
     assert_eq!(collected.deleted.len(), 2);
     assert_eq!(client.ask(Request::IsValidPath(path)), Ok(true));
+}
+
+/// The limit of the server's waits holds for temporary roots, too.
+#[test]
+fn a_collection_is_waited_for_as_long_as_the_server_waits() {
+    let mut open = OpenOptions::default();
+    open.wait_limit = Some(Duration::from_millis(300));
+    let served = Served::open_with(open, patient());
+    let mut client = served.client();
+    let lock = served.collector_lock();
+    let request = Request::AddTempRoot(served.paths[0].clone());
+    let report = client.fail::<Done>(request.clone());
+    assert!(
+        report.contains("gc.lock") && report.contains("is held"),
+        "{report}"
+    );
+    drop(lock);
+    assert_eq!(client.ask(request), Ok(Done));
 }
 
 /// The opened store that a client was lent keeps nothing of that client for the next one.

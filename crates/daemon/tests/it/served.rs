@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A small store, served, and clients of it.
 
+use std::fs::File;
 use std::io::{BufReader, BufWriter};
 use std::ops::Range;
 use std::os::unix::net::UnixStream;
@@ -38,6 +39,10 @@ impl Served {
     }
 
     pub(crate) fn start_with(options: ServeOptions) -> Self {
+        Self::open_with(OpenOptions::default(), options)
+    }
+
+    pub(crate) fn open_with(open: OpenOptions, options: ServeOptions) -> Self {
         let top = tempfile::tempdir().unwrap();
         let mut store = Store::open(layout(top.path()), OpenOptions::default()).unwrap();
         let paths = ["one", "two", "three"].map(|name| {
@@ -45,7 +50,7 @@ impl Served {
             store.add(Source::Bytes(name.as_bytes()), &options).unwrap().path
         });
         drop(store);
-        let server = Server::new(layout(top.path()), OpenOptions::default(), options).unwrap();
+        let server = Server::new(layout(top.path()), open, options).unwrap();
         let server = Arc::new(server);
         let sockets = [Socket::bind(&socket(top.path())).unwrap()];
         let stop = server.stop_handle();
@@ -108,6 +113,18 @@ impl Served {
             [format!("/nix/store/{path}")],
         );
         assert_eq!(changed.unwrap(), 1);
+    }
+
+    /// What a collector holds while it collects. Until this is dropped every temporary root waits for its end.
+    pub(crate) fn collector_lock(&self) -> File {
+        let lock = File::options()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.top.path().join("store/nix/var/nix/gc.lock"))
+            .unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        lock
     }
 
     /// Where the files of an object are.

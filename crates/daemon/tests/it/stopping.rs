@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use superpose_worker_protocol::{Operation, RawNar, Request, read_reply};
 
-use crate::served::{Served, patient};
+use crate::served::{Served, eventually, patient};
 
 const SIZE: usize = 8 << 20;
 
@@ -85,4 +85,27 @@ fn grace_has_an_end() {
     served.stop();
     assert!(begun.elapsed() >= Duration::from_millis(300));
     assert!(begun.elapsed() < Duration::from_secs(10));
+}
+
+/// Who waits for a lock of somebody else does not see that his connection was cut, and keeps nobody from going.
+#[test]
+fn a_request_that_waits_for_others_is_left() {
+    let mut options = patient();
+    options.grace = Duration::from_millis(100);
+    let mut served = Served::start_with(options);
+    let mut client = served.client();
+    let lock = served.collector_lock();
+    client.send(&Request::AddTempRoot(served.paths[0].clone()));
+    client.out.flush().unwrap();
+    // Until it waits.
+    std::thread::sleep(Duration::from_millis(300));
+    let begun = Instant::now();
+    served.begin_to_stop();
+    eventually(|| served.is_over());
+    // It had some time to end.
+    assert!(begun.elapsed() > Duration::from_secs(5));
+    assert_eq!(served.server.connections(), 1);
+    served.stop();
+    drop(lock);
+    served.wait_for_connections(0);
 }
