@@ -22,6 +22,7 @@ pub(crate) fn register(suite: &mut Suite) {
         a_collection_beside_idle_clients_waits_for_nobody,
         sockets_are_taken_over_from_a_service_manager,
         what_cannot_be_served_is_said,
+        a_store_that_is_only_read_has_nobody_build_into_it,
         units_name_what_there_is
     );
 }
@@ -270,6 +271,26 @@ fn what_cannot_be_served_is_said() -> Result<()> {
     ensure!(missing.errors().contains("database"), "{missing}");
     ensure!(!nothing.exists(), "a server that only asks has made a store");
     serving.stop()
+}
+
+/// The option would have no effect, and who gives it counts on one.
+fn a_store_that_is_only_read_has_nobody_build_into_it() -> Result<()> {
+    let layers = Layers::new()?;
+    layers.add_below("object", "object\n", &[])?;
+    let socket = layers.join("socket");
+    let url = format!("{}?read-only=true", layers.lower().display());
+    for (options, named) in [
+        (&["--delegate", "nix-daemon"][..], "read-only=true"),
+        (&["--delegate", "nix-daemon", "--read-only"], "--read-only"),
+    ] {
+        let serve = superpose()?.arg("--store").arg(&url).args(["serve", "--socket"]);
+        let refused = serve.arg(&socket).args(options).exit_with(2)?;
+        for part in ["--delegate", named] {
+            ensure!(refused.errors().contains(part), "{refused}");
+        }
+        ensure!(!socket.exists(), "a socket was made");
+    }
+    Ok(())
 }
 
 /// The units start the program with options that it has, and systemd understands them where it is there.

@@ -52,6 +52,13 @@ pub(crate) struct Args {
 impl Args {
     pub(super) fn run(&self, context: &Context) -> Result<Done> {
         let layout = context.layout()?;
+        if self.delegate.is_some() && layout.settings().read_only {
+            return Err(Error::usage(format!(
+                "--delegate is for a store that may be written, which '{}' may not be: leave out --delegate, \
+                 or read-only=true",
+                layout.reference()
+            )));
+        }
         let mut options = ServeOptions::default();
         if self.read_only || layout.settings().read_only {
             options.access = Access::ReadOnly;
