@@ -4,6 +4,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use superpose_worker_protocol::{Operation, RemoteError};
 
@@ -38,6 +39,20 @@ pub enum Error {
         path: PathBuf,
         /// What has it.
         found: &'static str,
+    },
+    /// The directory of the socket stays locked: servers that start in it take turns.
+    #[error(
+        "cannot listen at '{}': expected the directory '{}' to be free to lock, found it locked by another process for {} s; \
+         `lslocks` shows which one, and in a directory that others cannot open nobody else can lock it",
+        path.display(), directory.display(), waited.as_secs()
+    )]
+    DirectoryLocked {
+        /// The name of the socket.
+        path: PathBuf,
+        /// The directory that it is in.
+        directory: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// What a service manager hands over is not as agreed.
     #[error("cannot use the sockets that the service manager handed over: {problem}")]

@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -28,6 +30,13 @@ const MOST: i32 = 16;
 
 /// Longest path that fits into the address of a socket, with its NUL.
 const PATH_MAX: usize = 107;
+
+/// How long the directory of a socket may be locked by somebody else. A server that starts has it for a moment, but whoever may
+/// open it can lock it for ever.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Pause before it is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// A socket that clients connect to.
 #[derive(Debug)]
@@ -58,7 +67,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::SocketTaken`] if somebody listens there already, or something else has the name: his clients would lose
-    /// their server. If the socket cannot be made.
+    /// their server. [`Error::DirectoryLocked`] if somebody keeps the directory locked. If the socket cannot be made.
     pub fn bind(path: &Path) -> Result<Self> {
         let fail = |error: Errno| Error::io("listen at", path, error);
         let path = std::path::absolute(path).map_err(|error| Error::io("listen at", path, error))?;
@@ -73,8 +82,7 @@ impl Socket {
         let directory = rustix::fs::open(parent, flags, Mode::empty())
             .map_err(|error| Error::io("open the directory", parent, error))?;
         // Of two servers that start at once the second finds the first one listening.
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))
-            .map_err(|error| Error::io("lock the directory", parent, error))?;
+        lock(&directory, parent, &path)?;
         let address = SocketAddrUnix::new(address(&path, &directory, base)).map_err(fail)?;
         make_room(&directory, base, &path, &address)?;
         let fd = stream_socket().map_err(fail)?;
@@ -161,6 +169,26 @@ impl Drop for Socket {
             && let Err(error) = rustix::fs::unlinkat(&name.directory, &name.base, AtFlags::empty())
         {
             tracing::warn!(socket = %name.base.display(), %error, "a socket stays behind");
+        }
+    }
+}
+
+/// Locks the directory of a socket, which others may have locked for a while.
+fn lock(directory: &OwnedFd, name: &Path, socket: &Path) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT => thread::sleep(LOCK_PAUSE),
+            Err(Errno::WOULDBLOCK) => {
+                return Err(Error::DirectoryLocked {
+                    path: socket.to_owned(),
+                    directory: name.to_owned(),
+                    waited: LOCK_WAIT,
+                });
+            }
+            Err(error) => return Err(Error::io("lock the directory", name, error)),
         }
     }
 }

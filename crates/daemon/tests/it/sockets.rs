@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 
+use rustix::fs::{FlockOperation, flock};
 use superpose_daemon::{Error, Socket};
 
 #[test]
@@ -57,6 +58,30 @@ fn the_name_of_another_server_stays() {
     let _other = UnixListener::bind(&path).unwrap();
     drop(socket);
     assert!(path.exists());
+}
+
+/// Anybody may lock a directory that he may open: a server waits for its turn, but not for ever.
+#[test]
+fn a_directory_that_stays_locked_is_told() {
+    let top = tempfile::tempdir().unwrap();
+    let path = top.path().join("socket");
+    let lock = fs::File::open(top.path()).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    let binding = std::thread::spawn({
+        let path = path.clone();
+        move || Socket::bind(&path)
+    });
+    let error = binding.join().unwrap().unwrap_err();
+    assert!(matches!(error, Error::DirectoryLocked { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.contains(top.path().to_str().unwrap()), "{text}");
+    assert!(!path.exists());
+    // Another server that starts has it for a moment.
+    let binding = std::thread::spawn(move || Socket::bind(&path));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(!binding.is_finished());
+    drop(lock);
+    binding.join().unwrap().unwrap();
 }
 
 #[test]
