@@ -69,7 +69,7 @@ fn a_repaired_object_that_a_root_below_needs_stays() {
 
 fn a_repaired_object_that_is_in_use_from_below_stays() {
     let (stage, library, user) = repaired();
-    let user_of_both = stage.open().new_protection();
+    let user_of_both = stage.open().new_protection(usize::MAX);
     user_of_both.add(&[user], LockWait::Forever).unwrap();
     let file = stage.merged_dir().join(library.base_name()).join("d/b");
     let collected = stage.open().collect(&CollectOptions::default()).unwrap();
