@@ -54,6 +54,30 @@ pub enum Error {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// One user wants to keep more paths than he may.
+    #[error(
+        "cannot keep so many paths: expected at most {limit} for one user of the store, found {found}; they are given up when \
+         he goes"
+    )]
+    TooManyTempRoots {
+        /// How many he may keep.
+        limit: usize,
+        /// How many it would be.
+        found: usize,
+    },
+    /// A path would have more signatures than it may.
+    #[error(
+        "cannot add signatures to '{path}': expected at most {limit} of them in all, found {found} with the new ones; \
+         none was added"
+    )]
+    TooManySignatures {
+        /// The path.
+        path: String,
+        /// How many it may have.
+        limit: usize,
+        /// How many it would have.
+        found: usize,
+    },
     /// A file of temporary roots cannot be understood. To collect all the same could remove what is in use.
     #[error(
         "the temporary roots '{}' hold no store path at byte {offset}: \

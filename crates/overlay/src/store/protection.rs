@@ -40,8 +40,9 @@ impl Protection {
     /// To be called before asking whether they are valid: a path that was valid before it was protected may be gone.
     ///
     /// # Errors
-    /// [`LockHeld`](crate::Error::LockHeld) if `wait` ended before all of them were protected; more paths than this user may
-    /// have; if the file of roots cannot be made or written.
+    /// [`LockHeld`](crate::Error::LockHeld) if `wait` ended before all of them were protected;
+    /// [`TooManyTempRoots`](crate::Error::TooManyTempRoots) if they are more than this user may have; if the file of roots cannot
+    /// be made or written.
     pub fn add(&self, paths: &[StorePath], wait: LockWait) -> Result<()> {
         self.roots.add(paths, wait, &mut |_| {
             tracing::info!("waiting for a garbage collection to end");

@@ -6,14 +6,11 @@ use std::io::{self, Read};
 
 use rustix::fs::{self, Mode, OFlags};
 use superpose_metadata::{Database, MetadataSource, PathInfo, Realisation};
-use superpose_store_path::{Signature, StorePath};
+use superpose_store_path::{MAX_DERIVATION_LEN, Signature, StorePath};
 
 use super::{Durability, RealDir, Store};
 use crate::view::StoreView;
 use crate::{Error, Result};
-
-/// A derivation is read whole when it is registered; the largest known are a few MiB.
-const MAX_DERIVATION: u64 = 256 << 20;
 
 /// What a registration wrote.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,18 +27,6 @@ struct Signing {
     by_path: BTreeMap<StorePath, Vec<Signature>>,
     /// How many a path may have then.
     limit: Option<usize>,
-}
-
-/// A path would have more signatures than whoever adds them is to make it have.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot add signatures to '{path}': expected at most {limit} of them in all, found {found} with the new ones; \
-     none was added"
-)]
-struct TooManySignatures {
-    path: String,
-    limit: usize,
-    found: usize,
 }
 
 impl Store {
@@ -87,8 +72,8 @@ impl Store {
     /// at: whose signatures count is asked where it matters.
     ///
     /// # Errors
-    /// A path that is valid in no layer; one that would have more than `limit` signatures then, unless none of them is new;
-    /// nothing is written then.
+    /// A path that is valid in no layer; [`Error::TooManySignatures`] if it would have more than `limit` then, unless none of them
+    /// is new. Nothing is written then.
     pub fn add_signatures(&mut self, path: &StorePath, signatures: &[Signature], limit: usize) -> Result<()> {
         self.add_temp_roots(std::slice::from_ref(path))?;
         self.write_signatures(&Signing {
@@ -215,12 +200,11 @@ fn require_room(above: &Database, path: &StorePath, signatures: &[Signature], li
     if found <= limit.max(known.len()) {
         return Ok(());
     }
-    Err(superpose_metadata::Error::caller(TooManySignatures {
+    Err(Error::TooManySignatures {
         path: above.store_dir().join(path),
         limit,
         found,
     })
-    .into())
 }
 
 /// Those of `paths` that the upper database does not know, each once.
@@ -235,13 +219,14 @@ fn missing_above(above: &Database, paths: &[StorePath]) -> Result<Vec<StorePath>
         .collect())
 }
 
-/// The bytes of a derivation file, wherever its layer is; validity is not asked, as in Nix.
+/// The bytes of a derivation file, wherever its layer is; validity is not asked, as in Nix. Of what is longer than any
+/// derivation so much is read that it is refused as that.
 fn read_derivation(real: &RealDir, derivation: &StorePath) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = fs::openat(real.fd(), derivation.base_name(), flags, Mode::empty())?;
     let mut bytes = Vec::new();
     std::fs::File::from(file)
-        .take(MAX_DERIVATION)
+        .take(MAX_DERIVATION_LEN as u64 + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

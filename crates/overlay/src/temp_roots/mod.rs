@@ -69,14 +69,6 @@ pub(crate) struct TempRoots {
     own: Mutex<Option<OwnFile>>,
 }
 
-/// Somebody wants to keep more than he may.
-#[derive(Debug, thiserror::Error)]
-#[error("expected at most {limit} for one user of the store, found {found}; they are given up when he goes")]
-struct TooMany {
-    limit: usize,
-    found: usize,
-}
-
 /// The file of this store, and what is in it.
 #[derive(Debug)]
 struct OwnFile {
@@ -116,8 +108,8 @@ impl TempRoots {
     /// for himself. `on_wait` is called once, with the path of the lock, if a collector runs.
     ///
     /// # Errors
-    /// [`Error::LockHeld`] if `wait` ended before all roots were in force; more of them than there may be; if the file cannot
-    /// be made or written. Of too many none is added.
+    /// [`Error::LockHeld`] if `wait` ended before all roots were in force; [`Error::TooManyTempRoots`], and none is added then; if
+    /// the file cannot be made or written.
     pub(crate) fn add<'path>(
         &self,
         paths: impl IntoIterator<Item = &'path StorePath>,
@@ -138,11 +130,7 @@ impl TempRoots {
         let found = own.as_ref().map_or(0, |own| own.written) + paths.len();
         if found > self.limit {
             let limit = self.limit;
-            return Err(Error::io(
-                "add temporary roots to",
-                self.state.path().join("temproots"),
-                io::Error::new(io::ErrorKind::QuotaExceeded, TooMany { limit, found }),
-            ));
+            return Err(Error::TooManyTempRoots { limit, found });
         }
         if own.is_none() {
             *own = Some(OwnFile::create(&self.state)?);
