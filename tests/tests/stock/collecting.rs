@@ -264,8 +264,10 @@ fn a_lower_store_without_roots_can_be_collected_above(stock: StockNix) -> Result
     let (theirs, _) = build()?;
     theirs.layers.add_above("dead", "dead\n", &[])?;
     let failed = theirs.nix_store(stock).arg("--gc").run()?;
+    // What it stumbles over follows from the order of the directory; 2.34 ends with status 0 in one of the cases.
+    let says = |part: &str| failed.errors().contains(part);
     ensure!(
-        failed.code() == Some(1) && failed.errors().contains("is not valid"),
+        failed.code() == Some(1) && says("is not valid") || says("BUG: error: cannot delete path"),
         "stock has learnt it: {failed}"
     );
     let (ours, paths) = build()?;
