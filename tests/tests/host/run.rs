@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -163,8 +162,11 @@ fn signals_reach_the_command_and_end_it() -> Result<()> {
             .run()?
             .args(["sh", "-c", "touch ready; exec sleep 600"])
             .start()?;
-        sleeping.wait_until("the command ran", || Ok(mark.exists()))?;
-        std::thread::sleep(Duration::from_millis(50));
+        // Not while the shell still waits for `touch`: what it makes of a signal then is its own affair.
+        let comm = format!("/proc/{}/comm", sleeping.pid().as_raw_nonzero());
+        sleeping.wait_until("the command ran", || {
+            Ok(mark.exists() && fs::read_to_string(&comm).is_ok_and(|comm| comm == "sleep\n"))
+        })?;
         sleeping.signal(signal)?;
         let finished = sleeping.finish()?;
         ensure!(finished.signal() == Some(signal.as_raw()), "{finished}");
