@@ -91,7 +91,7 @@ impl Pool {
 
     /// How long locks are waited for.
     pub(crate) fn wait(&self) -> LockWait {
-        (self.options.wait_limit).map_or(LockWait::Forever, LockWait::AtMost)
+        self.options.wait()
     }
 
     /// Takes note of how many clients there are: the more, the less memory each opened store has.

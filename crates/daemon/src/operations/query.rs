@@ -23,7 +23,7 @@ const OPEN_SETTINGS: [&[u8]; 4] = [
     b"connect-timeout",
 ];
 
-/// What a path or a signature costs in a reply, in bytes, beside its text: its length, its padding, its place in a set.
+/// What a path costs in a reply, in bytes, beside its name: its length, its padding, its place in a set.
 const PATH_COST: u64 = 48;
 
 /// The answers to a batch of questions, and what they have of the memory for large replies until they are sent.
@@ -63,7 +63,7 @@ pub(crate) fn answer_batch(operation: Operation, paths: &[StorePath], context: &
             return Ok(valid.map(|valid| Ok(Reply::Flag(valid))).collect());
         }
         let infos = source.path_infos(&paths)?;
-        share.take(infos.iter().flatten().map(cost).sum())?;
+        share.take(infos.iter().flatten().map(PathInfo::held_bytes).sum())?;
         let infos = infos.into_iter();
         Ok(infos.map(|info| path_info(info, source.store_dir())).collect())
     })?;
@@ -86,16 +86,6 @@ fn each_once(paths: &[StorePath]) -> (Vec<StorePath>, Vec<usize>) {
     });
     let order = order.collect();
     (found, order)
-}
-
-/// What it costs to hold what is known of a path, in bytes.
-fn cost(info: &PathInfo) -> u64 {
-    let references = info.references.iter().map(|path| path.base_name().len());
-    let signatures = info.signatures.iter().map(|signature| signature.as_str().len());
-    references
-        .chain(signatures)
-        .map(|length| length as u64 + PATH_COST)
-        .sum()
 }
 
 /// The reply to the question what is known of a path.

@@ -94,7 +94,9 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    pub(super) fn wait(&self) -> LockWait {
+    /// How long locks are waited for.
+    #[must_use]
+    pub fn wait(&self) -> LockWait {
         self.wait_limit.map_or(LockWait::Forever, LockWait::AtMost)
     }
 }

@@ -35,8 +35,9 @@ impl Store {
         let grown;
         let intent = match intent {
             Intent::Removal(moves) => {
-                grown = Intent::Removal(self.over_grown(moves)?);
-                self.move_rest(grown.moves())?;
+                let trash = Trash::locate(&self.state, &self.overlay()?.upper)?;
+                grown = Intent::Removal(self.over_grown(moves, &trash)?);
+                self.move_rest(grown.moves(), &trash)?;
                 &grown
             }
             // What was not moved stays, and is valid.
@@ -59,9 +60,8 @@ impl Store {
     /// leave behind the mount, or the kernel would leave a whiteout over it, or refuse.
     ///
     /// Of all of them, those that were made before included: if the last replay came no further, the remount for it is owed.
-    fn over_grown(&self, moves: &[Moved]) -> Result<Vec<Moved>> {
+    fn over_grown(&self, moves: &[Moved], trash: &Trash) -> Result<Vec<Moved>> {
         let below = self.overlay()?;
-        let trash = Trash::locate(&self.state, &below.upper)?;
         let mut moves = moves.to_vec();
         for moved in moves.iter_mut().filter(|moved| moved.via == Via::MergedView) {
             if below.lies_below(OsStr::from_bytes(&moved.name))?
@@ -77,8 +77,7 @@ impl Store {
 
     /// Moves the rest of what was to be removed: what has no row. An object whose row is there was not deleted, or was
     /// added again since; one that a temporary root protects is being added right now.
-    fn move_rest(&self, moves: &[Moved]) -> Result<()> {
-        let below = self.overlay()?;
+    fn move_rest(&self, moves: &[Moved], trash: &Trash) -> Result<()> {
         let protected: HashSet<HashPart> = temp_roots::scan(&self.state, self.dir(), Stale::Report)?
             .roots
             .iter()
@@ -96,8 +95,7 @@ impl Store {
             .filter(|((_, path), known)| !known && !protected.contains(&path.hash_part()))
             .map(|((moved, _), _)| moved.clone())
             .collect();
-        let trash = Trash::locate(&self.state, &below.upper)?;
-        self.move_out(&left, Some(&trash))
+        self.move_out(&left, Some(trash))
     }
 
     /// Gives objects in which files were replaced by links the metadata of store objects again: a directory in which

@@ -23,9 +23,6 @@ const MAX_WAITING: u64 = 16 << 20;
 /// signatures there may be many, and a batch is all held at once.
 const MAX_KNOWN: u64 = 16 << 20;
 
-/// What a reference or a signature costs beside its text, in bytes.
-const ELEMENT_COST: u64 = 48;
-
 /// Objects that come one after the other, as a connection brings them. What is read is the archive of the current object,
 /// and no more than that.
 pub trait ObjectStream: Read + Send {
@@ -37,16 +34,6 @@ pub trait ObjectStream: Read + Send {
 
     /// A batch begins: what was said of objects before is not held any more.
     fn begin_batch(&mut self) {}
-}
-
-/// What it costs to hold what is known of an object, in bytes.
-fn cost(info: &PathInfo) -> u64 {
-    let references = info.references.iter().map(|path| path.base_name().len());
-    let signatures = info.signatures.iter().map(|signature| signature.as_str().len());
-    references
-        .chain(signatures)
-        .map(|length| length as u64 + ELEMENT_COST)
-        .sum()
 }
 
 impl Store {
@@ -94,7 +81,7 @@ impl Store {
             self.require_signature(&info, signatures)?;
             info.ultimate = false;
             bytes = bytes.saturating_add(info.nar_size);
-            known += cost(&info);
+            known += info.held_bytes();
             let fits = info.nar_size <= BUFFERED && waiting.saturating_add(info.nar_size) <= room;
             if info.nar_size > 0 && fits {
                 let mut nar = Vec::new();
